@@ -1,0 +1,354 @@
+package scrape_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
+
+	"otelmetricsplugin/pkg/scrape"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	text      = "text/plain; version=0.0.4; charset=utf-8"
+	delimited = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+)
+
+// serve serves handler over a unix socket and over http, and returns the URL
+// of both.
+func serve(t *testing.T, handler http.Handler) []string {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+
+	dir, err := os.MkdirTemp("", "scrape") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "m.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overUnix := &httptest.Server{Listener: listener, Config: &http.Server{Handler: handler}}
+	overUnix.Start()
+	t.Cleanup(overUnix.Close)
+	return []string{"unix://" + socket, server.URL + "/metrics"}
+}
+
+func body(contentType, page string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		_, _ = io.WriteString(w, page)
+	}
+}
+
+func newScraper(t *testing.T, cfg scrape.Config) *scrape.Scraper {
+	t.Helper()
+	s, err := scrape.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestOneGetAsksForDelimitedProtobufAndTakesText(t *testing.T) {
+	requests := make(chan *http.Request, 1)
+	urls := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests <- r
+		body(text, "# TYPE b gauge\nb 2\n# TYPE a counter\na{x=\"y\"} 1\n")(w, r)
+	}))
+	for _, url := range urls {
+		s := newScraper(t, scrape.Config{URL: url, UserAgent: "test/1"})
+		families, err := s.Scrape(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := <-requests
+		if got := r.Method + " " + r.URL.Path; got != "GET /metrics" {
+			t.Errorf("%s: the request was %s", url, got)
+		}
+		if got := r.Header.Get("Accept"); !strings.HasPrefix(got, "application/vnd.google.protobuf;") || !strings.Contains(got, "text/plain;version=0.0.4") {
+			t.Errorf("%s: Accept was %q", url, got)
+		}
+		if got := r.Header.Get("Accept-Encoding"); got != "" {
+			t.Errorf("%s: Accept-Encoding was %q, want none", url, got)
+		}
+		if got := r.Header.Get("User-Agent"); got != "test/1" {
+			t.Errorf("%s: User-Agent was %q", url, got)
+		}
+		want := []*dto.MetricFamily{
+			{Name: proto.String("a"), Type: dto.MetricType_COUNTER.Enum(), Metric: []*dto.Metric{{
+				Label:   []*dto.LabelPair{{Name: proto.String("x"), Value: proto.String("y")}},
+				Counter: &dto.Counter{Value: proto.Float64(1)},
+			}}},
+			{Name: proto.String("b"), Type: dto.MetricType_GAUGE.Enum(), Metric: []*dto.Metric{{Gauge: &dto.Gauge{Value: proto.Float64(2)}}}},
+		}
+		if !slices.EqualFunc(families, want, func(a, b *dto.MetricFamily) bool { return proto.Equal(a, b) }) {
+			t.Errorf("%s: families are %v, want %v", url, families, want)
+		}
+	}
+}
+
+// TestRealPages reads every recorded page of a real engine, in both its forms.
+func TestRealPagesDecodeToTheSameFamiliesInBothForms(t *testing.T) {
+	for _, engine := range []string{"2010-active", "297-active"} {
+		names := map[string][]string{}
+		for ext, contentType := range map[string]string{"txt": text, "pb": delimited} {
+			page, err := os.ReadFile(filepath.Join("..", "..", "testdata", "pages", engine+"."+ext))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newScraper(t, scrape.Config{URL: serve(t, body(contentType, string(page)))[0]})
+			families, err := s.Scrape(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				names[ext] = append(names[ext], fmt.Sprintf("%s %s %d", f.GetName(), f.GetType(), len(f.GetMetric())))
+			}
+			if !slices.IsSorted(names[ext]) {
+				t.Errorf("%s.%s: families are not sorted by name", engine, ext)
+			}
+		}
+		if len(names["pb"]) < 80 || !slices.Equal(names["txt"], names["pb"]) {
+			t.Errorf("%s: %d families in text, %d in protobuf, or different ones", engine, len(names["txt"]), len(names["pb"]))
+		}
+	}
+}
+
+func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
+	var protobuf strings.Builder
+	for range 3 {
+		if _, err := protodelim.MarshalTo(&protobuf, &dto.MetricFamily{
+			Name: proto.String("a"), Type: dto.MetricType_GAUGE.Enum(),
+			Metric: []*dto.Metric{{Gauge: &dto.Gauge{Value: proto.Float64(1)}}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	histogram := "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n"
+
+	for name, test := range map[string]struct {
+		handler http.Handler
+		cfg     scrape.Config
+		want    string // what follows "scrape TARGET: "
+	}{
+		"status": {
+			handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }),
+			want:    `the target answered "500 Internal Server Error", want 200 OK`,
+		},
+		"redirect": {
+			handler: http.RedirectHandler("/elsewhere", http.StatusFound),
+			want:    `the target answered "302 Found", want 200 OK`,
+		},
+		"content type": {
+			handler: body("text/html", "<html>"),
+			want:    `the page has Content-Type "text/html", want delimited protobuf or text 0.0.4`,
+		},
+		"openmetrics": {
+			handler: body("application/openmetrics-text; version=1.0.0", "# EOF\n"),
+			want:    `the page has Content-Type "application/openmetrics-text; version=1.0.0", want delimited protobuf or text 0.0.4`,
+		},
+		"compressed unasked": {
+			handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Encoding", "gzip")
+				body(text, "a 1\n")(w, r)
+			}),
+			want: `the page came with Content-Encoding "gzip", none was asked for`,
+		},
+		"too many bytes": {
+			handler: body(text, "a 1\n"),
+			cfg:     scrape.Config{MaxBytes: 3},
+			want:    "the page has more than 3 bytes",
+		},
+		"endless body": {
+			handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", text)
+				for {
+					if _, err := io.WriteString(w, "a 1\n"); err != nil {
+						return
+					}
+				}
+			}),
+			cfg:  scrape.Config{MaxBytes: 1 << 20},
+			want: "the page has more than 1048576 bytes",
+		},
+		"too many samples in text": {
+			handler: body(text, "# HELP h not counted\n"+histogram+"\n"),
+			cfg:     scrape.Config{MaxSamples: 3},
+			want:    "the page has more than 3 samples",
+		},
+		"too many samples in protobuf": {
+			handler: body(delimited, protobuf.String()),
+			cfg:     scrape.Config{MaxSamples: 2},
+			want:    "the page has more than 2 samples",
+		},
+		"label too long": {
+			handler: body(text, `a{name="value"} 1`+"\n"),
+			cfg:     scrape.Config{MaxLabelBytes: 8},
+			want:    `family "a": the page has more than 8 label bytes in one label`,
+		},
+		"text syntax": {
+			handler: body(text, "good 1\nbad{ 1\n"),
+			want:    `text format parsing error in line 2: invalid label name for metric "bad"`,
+		},
+		"protobuf cut short": {
+			handler: body(delimited, protobuf.String()[:protobuf.Len()-1]),
+			want:    fmt.Sprintf("frame 3 at byte %d of %d is cut short or no frame", protobuf.Len()/3*2, protobuf.Len()-1),
+		},
+		"protobuf with a length of 2^62": {
+			handler: body(delimited, "\xff\xff\xff\xff\xff\xff\xff\xff\x3f"),
+			want:    "frame 1 at byte 0 of 9 is cut short or no frame",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, url := range serve(t, test.handler) {
+				test.cfg.URL = url
+				families, err := newScraper(t, test.cfg).Scrape(t.Context())
+				if want := "scrape " + url + ": " + test.want; err == nil || err.Error() != want {
+					t.Errorf("the error is\n%v, want\n%s", err, want)
+				}
+				if families != nil {
+					t.Errorf("%d families beside the error", len(families))
+				}
+			}
+		})
+	}
+}
+
+func TestATargetThatHangsEndsWithTheTimeout(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"before the header": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"in the body": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", text)
+			_, _ = io.WriteString(w, "a 1\n")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, url := range serve(t, handler) {
+				s := newScraper(t, scrape.Config{URL: url, Timeout: 50 * time.Millisecond})
+				_, err := s.Scrape(t.Context())
+				if want := "scrape " + url + ": no whole page within 50ms: context deadline exceeded"; err == nil || err.Error() != want {
+					t.Errorf("the error is %v, want %s", err, want)
+				}
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("the error is no context.DeadlineExceeded: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestNobodyListeningIsRefusedAndHealsByItself(t *testing.T) {
+	dir, err := os.MkdirTemp("", "scrape")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	socket := filepath.Join(dir, "m.sock")
+	s := newScraper(t, scrape.Config{URL: "unix://" + socket})
+
+	if _, err := s.Scrape(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a socket the error is %v", err)
+	}
+	if err := s.Dial(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a socket the probe's error is %v", err)
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: body(text, "a 1\n")}}
+	server.Start()
+	defer server.Close()
+	if _, err := s.Scrape(t.Context()); err != nil {
+		t.Errorf("with a socket: %v", err)
+	}
+	if err := s.Dial(t.Context()); err != nil {
+		t.Errorf("with a socket: %v", err)
+	}
+}
+
+func TestAURLThatCannotBeScrapedIsRefused(t *testing.T) {
+	for _, url := range []string{
+		"", "metrics.sock", "/run/docker/metrics.sock", "unix://metrics.sock", "unix:metrics.sock", "unix:///a?b",
+		"tcp://localhost:9323", "localhost:9323", "http://", "http:///metrics",
+	} {
+		if _, err := scrape.New(scrape.Config{URL: url}); err == nil ||
+			err.Error() != "want unix:///path/of/socket or http://host:port/metrics" {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+	if _, err := scrape.New(scrape.Config{URL: "http://user:secret@host:port\x00/"}); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("a URL that does not parse: %v", err)
+	}
+}
+
+func TestAPasswordIsSentAndNeverShown(t *testing.T) {
+	auth := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		auth <- password
+		panic(http.ErrAbortHandler)
+	}))
+	defer server.Close()
+	s := newScraper(t, scrape.Config{URL: "http://me:secret@" + server.Listener.Addr().String() + "/metrics"})
+	_, err := s.Scrape(t.Context())
+	if got := <-auth; got != "secret" {
+		t.Errorf("the password sent was %q", got)
+	}
+	if want := "scrape http://me:xxxxx@" + server.Listener.Addr().String() + "/metrics: EOF"; err == nil || err.Error() != want {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	pages, err := filepath.Glob(filepath.Join("..", "..", "testdata", "pages", "2010-*"))
+	if err != nil || len(pages) == 0 {
+		f.Fatalf("no recorded pages: %v", err)
+	}
+	for _, name := range pages {
+		page, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(page[:min(len(page), 8<<10)], filepath.Ext(name) == ".pb")
+	}
+	f.Fuzz(func(t *testing.T, page []byte, protobuf bool) {
+		format := expfmt.NewFormat(expfmt.TypeTextPlain)
+		if protobuf {
+			format = expfmt.NewFormat(expfmt.TypeProtoDelim)
+		}
+		families, err := scrape.Decode(page, format, scrape.Limits{Samples: 10000, LabelBytes: 1000})
+		if err != nil && families != nil {
+			t.Error("families beside an error")
+		}
+		for i := 1; i < len(families); i++ {
+			if families[i-1].GetName() > families[i].GetName() {
+				t.Error("families are not sorted")
+			}
+		}
+	})
+}
