@@ -1,0 +1,100 @@
+package translate
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+)
+
+// gauge translates the value of a gauge or untyped metric: rules 8 and 10.
+func (t *Translator) gauge(f *family, s *series, v float64, ts int64) (dropped string) {
+	g := t.groupOf(f, s, kindGauge)
+	s.live = !isStale(v)
+	g.numbers = append(g.numbers, metricdata.DataPoint[float64]{Attributes: s.attrs, Time: unix(ts), Value: v})
+	return ""
+}
+
+// counter translates a counter: rule 7.
+func (t *Translator) counter(f *family, s *series, c *dto.Counter, ts int64) (dropped string) {
+	v, created := c.GetValue(), createdAt(c.GetCreatedTimestamp())
+	g := t.groupOf(f, s, kindSum)
+	if isStale(v) {
+		s.live = false
+		g.addStale(s, ts)
+		return ""
+	}
+	var start int64
+	switch {
+	case v < 0:
+		return DropNegativeCounter
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		if t.sumDelta {
+			return DropNotFinite
+		}
+		start = t.startFor(s, created)
+	default:
+		change, since := t.observe(s, created, ts, v < s.value)
+		last := s.value
+		s.value = v
+		start = s.start
+		if t.sumDelta {
+			switch change {
+			case baseline:
+				return DropBaseline
+			case grown:
+				v -= last
+			}
+			start = since
+		}
+	}
+	s.live = true
+	g.numbers = append(g.numbers, metricdata.DataPoint[float64]{
+		Attributes: s.attrs, StartTime: startTime(start, ts), Time: unix(ts), Value: v,
+		Exemplars: exemplars(nil, c.GetExemplar(), t.sumDelta, start),
+	})
+	return ""
+}
+
+// summary translates a summary: rule 15. It is cumulative whatever the
+// temporality.
+func (t *Translator) summary(f *family, s *series, m *dto.Summary, ts int64) (dropped string) {
+	g := t.groupOf(f, s, kindSummary)
+	if isStale(m.GetSampleSum()) {
+		s.live = false
+		g.addStale(s, ts)
+		return ""
+	}
+	if m.SampleCount == nil {
+		return DropNoCount
+	}
+	if m.GetSampleCount() > math.MaxInt64 {
+		return DropInvalidCount
+	}
+	var quantiles []metricdata.QuantileValue
+	for _, q := range m.GetQuantile() {
+		if !(q.GetQuantile() >= 0 && q.GetQuantile() <= 1) {
+			return DropInvalidQuantile
+		}
+		quantiles = append(quantiles, metricdata.QuantileValue{Quantile: q.GetQuantile(), Value: q.GetValue()})
+	}
+	byQuantile := func(a, b metricdata.QuantileValue) int { return cmp.Compare(a.Quantile, b.Quantile) }
+	slices.SortStableFunc(quantiles, byQuantile)
+	quantiles = slices.CompactFunc(quantiles, func(a, b metricdata.QuantileValue) bool { return a == b })
+	for i := 1; i < len(quantiles); i++ {
+		if quantiles[i].Quantile == quantiles[i-1].Quantile {
+			return DropInvalidQuantile
+		}
+	}
+	count := float64(m.GetSampleCount())
+	t.observe(s, createdAt(m.GetCreatedTimestamp()), ts, count < s.value)
+	s.value = count
+	s.live = true
+	g.summaries = append(g.summaries, metricdata.SummaryDataPoint{
+		Attributes: s.attrs, StartTime: startTime(s.start, ts), Time: unix(ts),
+		Count: m.GetSampleCount(), Sum: m.GetSampleSum(), QuantileValues: quantiles,
+	})
+	return ""
+}

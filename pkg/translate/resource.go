@@ -1,0 +1,81 @@
+package translate
+
+import (
+	"maps"
+	"slices"
+
+	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/attribute"
+)
+
+const (
+	// targetInfo is the family whose labels are resource attributes as they
+	// stand: rule 21.
+	targetInfo = "target_info"
+	// engineInfo is the family by which a Docker Engine tells what it is.
+	engineInfo = "engine_daemon_engine_info"
+)
+
+// engineAttributes are the resource attributes, by the labels of engineInfo.
+var engineAttributes = map[string]string{
+	"daemon_id":    "service.instance.id",
+	"version":      "service.version",
+	"architecture": "host.arch",
+	"os_type":      "os.type",
+	"os":           "os.description",
+	"os_version":   "os.version",
+}
+
+// hostArch maps what uname and the engine call an architecture to the values
+// of host.arch in the semantic conventions.
+var hostArch = map[string]string{
+	"x86_64": "amd64", "i386": "x86", "i686": "x86",
+	"aarch64": "arm64", "armv6l": "arm32", "armv7l": "arm32",
+	"ppc64le": "ppc64",
+}
+
+// resourceOf returns what the page says of the process that it came from,
+// sorted by key. target_info, which is there for nothing else, wins over the
+// engine's own family.
+func resourceOf(families []*dto.MetricFamily) []attribute.KeyValue {
+	values := make(map[string]string)
+	for _, mf := range families {
+		if mf.GetName() != engineInfo {
+			continue
+		}
+		eachLabel(mf, func(name, value string) {
+			if name == "architecture" {
+				if arch, ok := hostArch[value]; ok {
+					value = arch
+				}
+			}
+			if key, ok := engineAttributes[name]; ok {
+				values[key] = value
+			}
+		})
+	}
+	for _, mf := range families {
+		if mf.GetName() == targetInfo {
+			eachLabel(mf, func(name, value string) { values[name] = value })
+		}
+	}
+	if len(values) == 0 {
+		return nil
+	}
+	attrs := make([]attribute.KeyValue, 0, len(values))
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		attrs = append(attrs, attribute.String(key, values[key]))
+	}
+	return attrs
+}
+
+// eachLabel calls f with the labels of the metrics of an info family.
+func eachLabel(mf *dto.MetricFamily, f func(name, value string)) {
+	for _, m := range mf.GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() != "" && l.GetValue() != "" {
+				f(validUTF8(l.GetName()), validUTF8(l.GetValue()))
+			}
+		}
+	}
+}

@@ -1,0 +1,344 @@
+package translate
+
+import (
+	"cmp"
+	"hash/maphash"
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+)
+
+// maxLabels bounds the labels of a series. attribute.Set keeps a Go type for
+// every length above ten, for good.
+const maxLabels = 256
+
+// maxMillis is the last millisecond that time.Time.UnixNano can express.
+const maxMillis = int64(1<<63-1) / int64(time.Millisecond)
+
+// family is what is remembered of a family, and the points of the page under
+// way.
+type family struct {
+	name        string
+	description string
+	unit        string
+	typ         string // prometheus.type
+	page        uint64 // the last one that the family is on
+
+	series []*series // on that page, in its order
+	old    []*series // on the page before, while that page is under way
+	next   int       // in old, where the next metric is expected
+	index  map[uint64]*series
+
+	groups map[groupKey]*group
+}
+
+// begin starts the page of the given number, unless the family was already
+// seen on it.
+func (f *family) begin(mf *dto.MetricFamily, typ metricType, number uint64) {
+	if f.page == number {
+		return
+	}
+	f.page = number
+	f.series, f.old = f.old[:0], f.series
+	f.next = 0
+	f.typ = typ.String()
+	f.unit = unit(mf.GetUnit())
+	f.description = validUTF8(mf.GetHelp())
+}
+
+// endVanished ends every series that was on the last page and is not on p,
+// and frees it.
+func (f *family) endVanished(p *page) {
+	if f.page != p.number {
+		f.series, f.old = f.old[:0], f.series
+	}
+	for _, s := range f.old {
+		if s.page != p.number {
+			s.end(p)
+		}
+	}
+	clear(f.old)
+	f.old = f.old[:0]
+	f.index = nil
+	if len(f.series) < cap(f.series)/4 {
+		f.series = slices.Clip(slices.Clone(f.series))
+	}
+	if len(f.series) < cap(f.old)/4 {
+		f.old = nil
+	}
+}
+
+// sorted returns the groups in a fixed order within a scope.
+func (f *family) sorted() []*group {
+	groups := make([]*group, 0, len(f.groups))
+	for _, g := range f.groups {
+		groups = append(groups, g)
+	}
+	slices.SortFunc(groups, func(a, b *group) int { return cmp.Compare(a.kind, b.kind) })
+	return groups
+}
+
+// series is what is remembered of a series from one page to the next. Times
+// are Unix nanoseconds; 0 is unknown.
+type series struct {
+	hash  uint64
+	attrs attribute.Set
+	scope *scope
+	group *group // of its last point; nil before the first
+	page  uint64 // the last one that the series is on
+
+	live     bool // its last exported point has a value
+	observed bool // the fields below are set
+	created  int64
+	start    int64 // in effect
+	time     int64 // of the last observation
+	value    float64
+	dist     *distribution
+}
+
+// find returns the series of f with the given labels, made if it is new, and
+// marks it as seen.
+func (t *Translator) find(f *family, labels []*dto.LabelPair) (s *series, dropped string) {
+	h := t.hash(labels)
+	// Pages keep their order: the series is nearly always the next one of the
+	// last page, or the one after it where one vanished.
+	for i := f.next; i < len(f.old) && i < f.next+2; i++ {
+		if s := f.old[i]; s.hash == h && s.page != t.page.number {
+			f.next = i + 1
+			t.see(f, s)
+			return s, ""
+		}
+	}
+	if f.index == nil {
+		f.index = make(map[uint64]*series, len(f.old))
+		for _, list := range [][]*series{f.old, f.series} {
+			for _, s := range list {
+				f.index[s.hash] = s
+			}
+		}
+	}
+	if s = f.index[h]; s == nil {
+		if s = t.newSeries(labels); s == nil {
+			return nil, DropInvalidLabel
+		}
+		s.hash = h
+		f.index[h] = s
+	} else if s.page == t.page.number {
+		return nil, DropDuplicate
+	}
+	t.see(f, s)
+	return s, ""
+}
+
+func (t *Translator) see(f *family, s *series) {
+	s.page = t.page.number
+	if s.group != nil {
+		s.group.page = t.page.number
+	}
+	f.series = append(f.series, s)
+}
+
+// hash identifies a set of labels within a family, whatever their order and
+// leaving out empty values. It is keyed, so a page cannot be made to collide,
+// and by chance two of n series do with a probability of n²/2⁶⁵.
+func (t *Translator) hash(labels []*dto.LabelPair) uint64 {
+	var sum uint64
+	for _, l := range labels {
+		if v := l.GetValue(); v != "" {
+			hi, lo := bits.Mul64(
+				maphash.String(t.seed, l.GetName())^0x9e3779b97f4a7c15,
+				maphash.String(t.seed, v)^0xd1b54a32d192ed03)
+			sum += hi ^ lo
+		}
+	}
+	return sum
+}
+
+// newSeries returns a series with the given labels, or nil if they are
+// invalid.
+func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
+	attrs := make([]attribute.KeyValue, 0, len(labels))
+	var sc instrumentation.Scope
+	var scopeAttrs []attribute.KeyValue
+	scoped := false
+	for _, l := range labels {
+		name, value := l.GetName(), l.GetValue()
+		if value == "" {
+			continue
+		}
+		if name == "" || !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return nil
+		}
+		key, ok := strings.CutPrefix(name, "otel_scope_")
+		if !ok {
+			attrs = append(attrs, attribute.String(name, value))
+			continue
+		}
+		scoped = true
+		switch key {
+		case "":
+			return nil
+		case "name":
+			sc.Name = value
+		case "version":
+			sc.Version = value
+		case "schema_url":
+			sc.SchemaURL = value
+		default:
+			scopeAttrs = append(scopeAttrs, attribute.String(key, value))
+		}
+	}
+	if len(attrs) > maxLabels || len(scopeAttrs) > maxLabels {
+		return nil
+	}
+	if !scoped {
+		sc = instrumentation.Scope{Name: ScopeName, Version: t.cfg.Version}
+	}
+	n := len(attrs)
+	s := &series{attrs: attribute.NewSet(attrs...)}
+	sc.Attributes = attribute.NewSet(scopeAttrs...)
+	if s.attrs.Len() != n || sc.Attributes.Len() != len(scopeAttrs) {
+		return nil // a repeated name
+	}
+	if s.scope = t.scopes[sc]; s.scope == nil {
+		s.scope = &scope{scope: sc}
+		t.scopes[sc] = s.scope
+	}
+	s.scope.page = 0
+	return s
+}
+
+// end gives a series that has a value a last point that has none.
+func (s *series) end(p *page) {
+	if s.live {
+		s.live = false
+		s.group.addStale(s, p.now)
+	}
+}
+
+// groupOf returns the group for points of s of the given kind.
+func (t *Translator) groupOf(f *family, s *series, k kind) *group {
+	if s.group != nil && s.group.kind == k {
+		return s.group
+	}
+	if s.group != nil { // the series changed its type: another stream begins
+		s.end(&t.page)
+		s.observed, s.dist = false, nil
+	}
+	key := groupKey{s.scope, k}
+	if s.group = f.groups[key]; s.group == nil {
+		s.group = &group{groupKey: key}
+		f.groups[key] = s.group
+	}
+	s.group.page = t.page.number
+	return s.group
+}
+
+// scope is an instrumentation scope of the page under way.
+type scope struct {
+	scope   instrumentation.Scope
+	page    uint64
+	metrics []metricdata.Metrics
+}
+
+func compareScopes(a, b *scope) int {
+	return cmp.Or(
+		strings.Compare(a.scope.Name, b.scope.Name),
+		strings.Compare(a.scope.Version, b.scope.Version),
+		strings.Compare(a.scope.SchemaURL, b.scope.SchemaURL),
+		strings.Compare(
+			a.scope.Attributes.Encoded(attribute.DefaultEncoder()),
+			b.scope.Attributes.Encoded(attribute.DefaultEncoder())),
+	)
+}
+
+// kind is the kind of data of a group.
+type kind uint8
+
+const (
+	kindGauge kind = iota
+	kindSum
+	kindHistogram
+	kindExponential
+	kindSummary
+)
+
+type groupKey struct {
+	scope *scope
+	kind  kind
+}
+
+// group holds the points of a family that make one metric.
+type group struct {
+	groupKey
+	page         uint64 // the last one with a series of the group
+	numbers      []metricdata.DataPoint[float64]
+	histograms   []metricdata.HistogramDataPoint[float64]
+	exponentials []metricdata.ExponentialHistogramDataPoint[float64]
+	summaries    []metricdata.SummaryDataPoint
+}
+
+// reset empties the group for another page, with the room that the last one
+// took.
+func (g *group) reset() {
+	g.numbers = reuse(g.numbers)
+	g.histograms = reuse(g.histograms)
+	g.exponentials = reuse(g.exponentials)
+	g.summaries = reuse(g.summaries)
+}
+
+func reuse[S ~[]E, E any](s S) S {
+	if len(s) < cap(s)/4 {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}
+
+// data returns the points of the page, or nil if there are none.
+func (g *group) data(t *Translator) metricdata.Aggregation {
+	histograms := temporality(t.histogramsDelta)
+	switch {
+	case len(g.numbers) > 0 && g.kind == kindGauge:
+		return metricdata.Gauge[float64]{DataPoints: g.numbers}
+	case len(g.numbers) > 0:
+		return metricdata.Sum[float64]{DataPoints: g.numbers, Temporality: temporality(t.sumDelta), IsMonotonic: true}
+	case len(g.histograms) > 0:
+		return metricdata.Histogram[float64]{DataPoints: g.histograms, Temporality: histograms}
+	case len(g.exponentials) > 0:
+		return metricdata.ExponentialHistogram[float64]{DataPoints: g.exponentials, Temporality: histograms}
+	case len(g.summaries) > 0:
+		return metricdata.Summary{DataPoints: g.summaries}
+	default:
+		return nil
+	}
+}
+
+func temporality(delta bool) metricdata.Temporality {
+	if delta {
+		return metricdata.DeltaTemporality
+	}
+	return metricdata.CumulativeTemporality
+}
+
+// addStale adds a point of s without a recorded value.
+func (g *group) addStale(s *series, ts int64) {
+	at := unix(ts)
+	switch g.kind {
+	case kindGauge, kindSum:
+		g.numbers = append(g.numbers, metricdata.DataPoint[float64]{Attributes: s.attrs, Time: at, Value: staleNaN})
+	case kindHistogram:
+		g.histograms = append(g.histograms, metricdata.HistogramDataPoint[float64]{Attributes: s.attrs, Time: at, Sum: staleNaN})
+	case kindExponential:
+		g.exponentials = append(g.exponentials, metricdata.ExponentialHistogramDataPoint[float64]{Attributes: s.attrs, Time: at, Sum: staleNaN})
+	case kindSummary:
+		g.summaries = append(g.summaries, metricdata.SummaryDataPoint{Attributes: s.attrs, Time: at, Sum: staleNaN})
+	}
+}

@@ -1,0 +1,143 @@
+package translate
+
+import (
+	"cmp"
+	"math"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// processStartTime is the family that says when the process began.
+const processStartTime = "process_start_time_seconds"
+
+// page is what holds for a page as a whole. Times are Unix nanoseconds; 0 is
+// unknown.
+type page struct {
+	number       uint64    // from 1; 0 is no page
+	at           time.Time // of the scrape, with its monotonic reading
+	now          int64     // at
+	processStart int64
+	restarted    bool // the process began after the last page
+	gaps         int  // empty native buckets that may still be filled in
+}
+
+// findProcessStart reads when the process began, and whether that was after
+// the last page.
+func (p *page) findProcessStart(families []*dto.MetricFamily, last page) {
+	for _, mf := range families {
+		if mf.GetName() != processStartTime || len(mf.GetMetric()) != 1 {
+			continue
+		}
+		m := mf.GetMetric()[0]
+		v := m.GetGauge().GetValue()
+		if m.GetGauge() == nil {
+			v = m.GetUntyped().GetValue()
+		}
+		// Prometheus' own resolution is a millisecond, and so is that of what
+		// a float can say of this century.
+		ms := math.Round(v * 1e3)
+		if ms > 0 && ms <= float64(p.at.UnixMilli()) {
+			p.processStart = int64(ms) * int64(time.Millisecond)
+		}
+	}
+	if p.processStart == 0 || last.number == 0 {
+		return
+	}
+	// Compare ages, not times: the kernel derives a process's start from the
+	// wall clock of today, so it moves with every step of that clock, and Sub
+	// does not.
+	age := time.Duration(p.now - p.processStart)
+	elapsed := p.at.Sub(last.at)
+	// It also truncates by up to a second, so that a process that began just
+	// after the last page may claim to have begun before it.
+	slack := time.Duration(0)
+	if last.processStart != 0 {
+		slack = min(time.Second, time.Duration(last.now-last.processStart)/2)
+	}
+	p.restarted = age < elapsed+slack
+}
+
+// change is how an observation of a series continues the one before.
+type change uint8
+
+const (
+	// baseline: what was counted since the last page is not known.
+	baseline change = iota
+	// grown: by the difference to the last observation.
+	grown
+	// fromZero: by all that is counted now.
+	fromZero
+)
+
+// observe notes an observation of s at ts, with its created timestamp (0 is
+// none) and whether its value is less than the last one. It sets s.start and
+// returns how, and since when, the value changed.
+func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c change, since int64) {
+	p := &t.page
+	lastCreated, lastTime := s.created, s.time
+	first := !s.observed
+	s.observed, s.created, s.time = true, created, ts
+	if created != 0 {
+		s.start = created
+	}
+	switch {
+	case first:
+		if created == 0 {
+			s.start = p.processStart
+		}
+		inside := p.restarted
+		if created != 0 {
+			inside = created >= t.last.now
+		}
+		if t.last.number != 0 && inside && s.start <= ts {
+			return fromZero, s.start
+		}
+		return baseline, 0
+	case created != 0 && created != lastCreated && (lastCreated != 0 || created > lastTime):
+		if created >= lastTime {
+			return fromZero, created
+		}
+		return baseline, 0
+	case created == 0 && p.restarted:
+		s.start = max(p.processStart, lastTime)
+		return fromZero, s.start
+	case decreased:
+		if created == 0 {
+			s.start = lastTime
+		}
+		return fromZero, lastTime
+	default:
+		return grown, lastTime
+	}
+}
+
+// startFor returns the start in effect for a value that observe cannot judge.
+func (t *Translator) startFor(s *series, created int64) int64 {
+	if s.observed {
+		return s.start
+	}
+	return cmp.Or(created, t.page.processStart)
+}
+
+// createdAt returns a created timestamp in Unix nanoseconds, 0 if it is absent
+// or cannot be expressed.
+func createdAt(ts *timestamppb.Timestamp) int64 {
+	if ts == nil || ts.GetSeconds() < 0 || ts.GetSeconds() > maxMillis/1000-1 || ts.GetNanos() < 0 || ts.GetNanos() > 999_999_999 {
+		return 0
+	}
+	return ts.GetSeconds()*int64(time.Second) + int64(ts.GetNanos())
+}
+
+// unix returns ns Unix nanoseconds as a time.
+func unix(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+
+// startTime returns the start time of a point at ts: none if it is unknown or
+// later than the point.
+func startTime(start, ts int64) time.Time {
+	if start == 0 || start > ts {
+		return time.Time{}
+	}
+	return unix(start)
+}
