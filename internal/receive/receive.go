@@ -27,6 +27,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // registers the gzip decompressor
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -64,13 +65,15 @@ type Server struct {
 	// listened on, before the first request is taken.
 	Listening func(net.Addr)
 
-	// Log gets the address listened on, at info; nil discards it.
+	// Log gets the address listened on, and that a first request arrived, at
+	// info; nil discards both. It must not write where Out writes.
 	Log *slog.Logger
 
 	now func() time.Time // replaced in tests
 
-	mu    sync.Mutex // one request is written at a time
-	table *table
+	mu       sync.Mutex // one request is written at a time
+	requests int
+	table    *table
 	fail  context.CancelCauseFunc
 
 	colmetricpb.UnimplementedMetricsServiceServer
@@ -101,9 +104,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.StatsHandler(wireHandler{}))
 	colmetricpb.RegisterMetricsServiceServer(server, s)
-	if s.Log != nil {
-		s.Log.Info("listening for OTLP/gRPC metrics", "address", listener.Addr().String())
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
 	}
+	s.Log.Info("listening for OTLP/gRPC metrics", "address", listener.Addr().String())
 	if s.Listening != nil {
 		s.Listening(listener.Addr())
 	}
@@ -119,7 +123,9 @@ func (s *Server) Run(ctx context.Context) error {
 	cut := time.AfterFunc(drainTime, server.Stop)
 	server.GracefulStop()
 	cut.Stop()
-	<-served
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serving OTLP/gRPC on %s: %w", listener.Addr(), err)
+	}
 
 	if cause := context.Cause(ctx); errors.As(cause, new(*writeError)) {
 		return cause
@@ -134,6 +140,10 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Export(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	if s.requests++; s.requests == 1 {
+		s.Log.Info("first request arrived", "bytes", proto.Size(req))
+	}
 
 	var text []byte
 	if s.JSON {

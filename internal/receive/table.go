@@ -3,6 +3,7 @@ package receive
 import (
 	"bytes"
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -323,7 +324,8 @@ func absent(flags uint32) bool {
 // kindOf names the type of a metric, with what departs from cumulative and
 // monotonic; a sum that is not monotonic is what an UpDownCounter reports.
 func kindOf(m *metricpb.Metric) string {
-	kind, temporality := "", metricpb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
+	var kind string
+	temporality := metricpb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
 	switch data := m.GetData().(type) {
 	case *metricpb.Metric_Gauge:
 		kind = "gauge"
@@ -409,7 +411,7 @@ func valueText(v *commonpb.AnyValue) string {
 	case *commonpb.AnyValue_DoubleValue:
 		return numberText(v.DoubleValue)
 	case *commonpb.AnyValue_BytesValue:
-		return fmt.Sprintf("%x", v.BytesValue)
+		return hex.EncodeToString(v.BytesValue)
 	case *commonpb.AnyValue_ArrayValue:
 		return fmt.Sprintf("[%d values]", len(v.ArrayValue.GetValues()))
 	case *commonpb.AnyValue_KvlistValue:
