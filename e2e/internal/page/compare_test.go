@@ -1,0 +1,85 @@
+package page
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestCompareFindsEachDefect breaks a faithful set of points in one way each.
+func TestCompareFindsEachDefect(t *testing.T) {
+	start := time.Unix(1000, 0)
+	before := index(
+		Series{Name: "c", Labels: `{a="b"}`, Kind: Counter, Help: "h", Start: start, Value: 3},
+		Series{Name: "g", Labels: `{}`, Kind: Gauge, Value: 5},
+		Series{Name: "h", Labels: `{}`, Kind: Histogram, Start: start, Count: 3, Sum: 2, Bounds: []float64{1, 2}, Buckets: []uint64{1, 1, 1}},
+		Series{Name: "s", Labels: `{}`, Kind: Summary, Start: start, Count: 3, Sum: 2, Quantiles: []Quantile{{0.5, 1}}},
+	)
+	after := maps.Clone(before)
+	for key, s := range after {
+		switch s.Kind {
+		case Counter:
+			s.Value += 2
+		case Histogram:
+			s.Count, s.Sum, s.Buckets = s.Count+1, s.Sum+1, []uint64{1, 2, 1}
+		}
+		after[key] = s
+	}
+	for _, test := range []struct {
+		name      string
+		defect    func(points []Point) []Point // the points are c, g, h, s
+		wrong     []string
+		unsettled []string
+	}{
+		{name: "none", defect: func(p []Point) []Point { return p }},
+		{name: "missing", defect: func(p []Point) []Point { return p[1:] }, wrong: []string{`c{a="b"}: is missing`}},
+		{name: "twice", defect: func(p []Point) []Point { return append(p, p[1]) }, wrong: []string{`g{}: is there more than once`}},
+		{name: "attribute", defect: func(p []Point) []Point { p[0].Labels = `{a="c"}`; return p },
+			wrong: []string{`c{a="b"}: is missing`, `c{a="c"}: is not on the page`}},
+		{name: "kind", defect: func(p []Point) []Point { p[1].Kind = Counter; return p },
+			wrong: []string{`g{}: kind cumulative monotonic sum, want gauge`}},
+		{name: "description", defect: func(p []Point) []Point { p[0].Help = "x"; return p },
+			wrong: []string{`c{a="b"}: description x, want h`}},
+		{name: "unit", defect: func(p []Point) []Point { p[1].Unit = "s"; return p }, wrong: []string{`g{}: unit s, want `}},
+		{name: "start", defect: func(p []Point) []Point { p[0].Start = time.Time{}; return p },
+			wrong: []string{`c{a="b"}: start time 0001-01-01 00:00:00 +0000 UTC, want ` + start.String()}},
+		{name: "counter behind", defect: func(p []Point) []Point { p[0].Value = 2; return p },
+			wrong: []string{`c{a="b"}: value 2, want 3 to 5`}},
+		{name: "counter ahead", defect: func(p []Point) []Point { p[0].Value = 6; return p },
+			wrong: []string{`c{a="b"}: value 6, want 3 to 5`}},
+		{name: "gauge", defect: func(p []Point) []Point { p[1].Value = 6; return p },
+			unsettled: []string{`g{}: value 6, want 5`}},
+		{name: "bounds", defect: func(p []Point) []Point { p[2].Bounds = []float64{1, 3}; return p },
+			wrong: []string{`h{}: bounds [1 3], want [1 2]`}},
+		{name: "bucket", defect: func(p []Point) []Point { p[2].Buckets = []uint64{0, 2, 1}; return p },
+			wrong: []string{`h{}: bucket 0 0, want 1 to 1`}},
+		{name: "count", defect: func(p []Point) []Point { p[2].Count = 5; return p }, wrong: []string{`h{}: count 5, want 3 to 4`}},
+		{name: "sum", defect: func(p []Point) []Point { p[3].Sum = 9; return p }, wrong: []string{`s{}: sum 9, want 2 to 2`}},
+		{name: "quantile", defect: func(p []Point) []Point { p[3].Quantiles = nil; return p },
+			wrong: []string{`s{}: quantiles [], want [{0.5 1}]`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var points []Point
+			for _, key := range slices.Sorted(maps.Keys(before)) {
+				points = append(points, Point{Series: before[key]})
+			}
+			wrong, unsettled := Compare(before, after, test.defect(points))
+			if !slices.Equal(wrong, test.wrong) {
+				t.Errorf("wrong:\n%s\nwant:\n%s", strings.Join(wrong, "\n"), strings.Join(test.wrong, "\n"))
+			}
+			if !slices.Equal(unsettled, test.unsettled) {
+				t.Errorf("unsettled:\n%s\nwant:\n%s", strings.Join(unsettled, "\n"), strings.Join(test.unsettled, "\n"))
+			}
+		})
+	}
+}
+
+func index(all ...Series) map[string]Series {
+	m := map[string]Series{}
+	for _, s := range all {
+		m[s.Key()] = s
+	}
+	return m
+}
