@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+
+	"otelmetricsplugin/internal/export"
+	"otelmetricsplugin/internal/receive"
+	"otelmetricsplugin/internal/settings"
+	"otelmetricsplugin/pkg/lifecycle"
+	"otelmetricsplugin/pkg/scrape"
+)
+
+// ending bounds how long the program takes to end once it was told to: the
+// engine kills a plugin after ten seconds.
+const ending = 5 * time.Second
+
+// newConfig wires settings to what a pipeline is made of. Close releases the
+// scraper.
+func newConfig(s *settings.Settings, logger *slog.Logger, send export.Send) (cfg lifecycle.Config, scraper *scrape.Scraper, err error) {
+	v, _ := buildVersion()
+	s.Scrape.UserAgent = "otelmetricsplugin/" + v
+	scraper, err = scrape.New(s.Scrape)
+	if err != nil {
+		return lifecycle.Config{}, nil, err
+	}
+	return lifecycle.Config{
+		Scrape: scraper.Scrape,
+		Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
+			return export.New(ctx, send, s.Temporality, s.Timeout)
+		},
+		Interval: s.Interval,
+		Keep:     s.Keep,
+		Defaults: defaultResource(),
+		Resource: s.Resource,
+		Version:  v,
+		Logger:   logger,
+	}, scraper, nil
+}
+
+// defaultResource is what is known of the resource without a page. A plugin
+// shares its host's name.
+func defaultResource() []attribute.KeyValue {
+	attrs := []attribute.KeyValue{attribute.String("service.name", "dockerd")}
+	if name, err := os.Hostname(); err == nil {
+		attrs = append(attrs, attribute.String("host.name", name))
+	}
+	return attrs
+}
+
+// runPipeline collects and exports until ctx ends or, as the plugin, its socket
+// is found stale. With a serve function it starts nothing by itself: serve
+// does, and runs until ctx ends.
+func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger, serve func(context.Context, *lifecycle.Manager) error) (err error) {
+	v, _ := buildVersion()
+	conn, err := export.Dial(s, "otelmetricsplugin/"+v)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	client := colmetricpb.NewMetricsServiceClient(conn)
+	send := func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+		return client.Export(ctx, req)
+	}
+	cfg, scraper, err := newConfig(s, logger, send)
+	if err != nil {
+		return err
+	}
+	defer scraper.Close()
+	if serve != nil {
+		cfg.Spread = s.Interval
+		cfg.Dial = scraper.Dial
+	}
+	manager := lifecycle.New(cfg)
+	logger.Info("ready", "version", v, "endpoint", s.Endpoint.Target, "tls", s.Endpoint.TLS,
+		"target", scraper.String(), "interval", s.Interval)
+
+	if serve != nil {
+		err = serve(ctx, manager)
+	} else {
+		manager.Start()
+		<-ctx.Done()
+	}
+
+	end, cancel := context.WithTimeout(context.Background(), ending)
+	defer cancel()
+	if closeErr := manager.Close(end); closeErr != nil {
+		logger.Warn("the pipeline did not end in time", "error", closeErr)
+	}
+	return err
+}
+
+// runPlugin serves the plugin protocol until ctx ends.
+func runPlugin(ctx context.Context, s *settings.Settings, logger *slog.Logger) error {
+	return runPipeline(ctx, s, logger, func(ctx context.Context, manager *lifecycle.Manager) error {
+		listener, err := lifecycle.Listen(s.PluginSocket)
+		if err != nil {
+			return err
+		}
+		server := lifecycle.NewServer(manager)
+		server.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
+		server.BaseContext = func(net.Listener) context.Context { return ctx }
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(listener) }()
+
+		select {
+		case err := <-served:
+			return fmt.Errorf("plugin socket: %w", err)
+		case <-manager.Stale():
+			err = lifecycle.ErrStale
+		case <-ctx.Done():
+		}
+		_ = server.Close() // nobody waits for an answer of a plugin that ends
+		if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+			err = errors.Join(err, serveErr)
+		}
+		return err
+	})
+}
+
+// printOnce writes one request to w and sends nothing.
+func printOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, w io.Writer) error {
+	cfg, scraper, err := newConfig(s, logger, func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+		line, err := receive.AppendJSON(nil, req)
+		if err == nil {
+			_, err = w.Write(append(line, '\n'))
+		}
+		return nil, err
+	})
+	if err != nil {
+		return err
+	}
+	defer scraper.Close()
+	return lifecycle.Once(ctx, cfg)
+}

@@ -1,0 +1,208 @@
+// Package export makes the connection to the Collector and the exporter that
+// writes OTLP requests for it.
+//
+// In come judged settings; out come a gRPC connection, with its TLS, headers
+// and compression, and an otlpmetricgrpc exporter whose requests are handed to
+// whoever is to send them. Nothing here fails because the Collector is away or
+// a file is not there yet: both are found out, and heal, at each attempt.
+package export
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"otelmetricsplugin/internal/settings"
+	"otelmetricsplugin/pkg/translate"
+)
+
+// Dial returns a connection to the endpoint of s. It connects at the first
+// request and again, with jitter, whenever it was lost. The caller closes it.
+func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
+	creds := insecure.NewCredentials()
+	if s.Endpoint.TLS {
+		creds = newTLS(s.TLS)
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithPerRPCCredentials(&headers{fixed: s.Headers, file: s.HeadersFile}),
+		grpc.WithUserAgent(userAgent),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 500 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 15 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+		// A peer that vanished without a word is found out within a minute;
+		// no more often than servers allow a client without streams.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second}),
+		grpc.WithDisableServiceConfig(), // no DNS TXT record configures this client
+	}
+	if s.Gzip {
+		options = append(options, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
+	}
+	conn, err := grpc.NewClient(s.Endpoint.Target, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connection to %s: %w", s.Endpoint.Target, err)
+	}
+	return conn, nil
+}
+
+// Send is what becomes of a request.
+type Send func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error)
+
+// New returns an otlpmetricgrpc exporter that gives each request, finished by
+// the translation, to send. It never opens a connection of its own.
+func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelector, timeout time.Duration) (sdkmetric.Exporter, error) {
+	// The exporter accepts a connection, not a client; its requests are taken
+	// off before they reach the connection, which is never dialled.
+	conn, err := grpc.NewClient("passthrough:///taken-off",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption) error {
+			request, ok := req.(*colmetricpb.ExportMetricsServiceRequest)
+			response, ok2 := reply.(*colmetricpb.ExportMetricsServiceResponse)
+			if !ok || !ok2 {
+				return status.Errorf(codes.Internal, "%s with a %T is no export of metrics", method, req)
+			}
+			translate.Finish(ctx, request)
+			got, err := send(ctx, request)
+			if got != nil {
+				response.PartialSuccess = got.GetPartialSuccess()
+			}
+			return err
+		}))
+	if err != nil {
+		return nil, err
+	}
+	exporter, err := otlpmetricgrpc.New(ctx,
+		otlpmetricgrpc.WithGRPCConn(conn),
+		otlpmetricgrpc.WithTemporalitySelector(temporality),
+		otlpmetricgrpc.WithTimeout(timeout),
+	)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &closing{exporter, conn}, nil
+}
+
+// closing closes the exporter's connection with the exporter, which does not
+// close what it was given.
+type closing struct {
+	*otlpmetricgrpc.Exporter
+	conn *grpc.ClientConn
+}
+
+func (c *closing) Shutdown(ctx context.Context) error {
+	return errors.Join(c.Exporter.Shutdown(ctx), c.conn.Close())
+}
+
+// tlsFiles are transport credentials that read their files at each handshake: a
+// file that appears, is mended or is rotated on disk needs no restart.
+type tlsFiles struct {
+	credentials.TransportCredentials
+	files settings.TLSFiles
+}
+
+func newTLS(files settings.TLSFiles) credentials.TransportCredentials {
+	return &tlsFiles{credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), files}
+}
+
+func (t *tlsFiles) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	config, err := t.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	return credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+}
+
+func (t *tlsFiles) Clone() credentials.TransportCredentials { return newTLS(t.files) }
+
+func (t *tlsFiles) config() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.files.CA != "" {
+		pem, err := os.ReadFile(t.files.CA)
+		if err != nil {
+			return nil, fmt.Errorf("authorities: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("authorities: %s holds no PEM certificate", t.files.CA)
+		}
+	}
+	if t.files.Certificate != "" {
+		pair, err := tls.LoadX509KeyPair(t.files.Certificate, t.files.Key)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate %s with key %s: %w", t.files.Certificate, t.files.Key, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// headers are the headers of every request. Those of the file are read for each
+// request, so that a secret can be rotated; they win.
+type headers struct {
+	fixed map[string]string
+	file  string
+}
+
+func (h *headers) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if h.file == "" {
+		return h.fixed, nil
+	}
+	text, err := os.ReadFile(h.file)
+	if err == nil {
+		return parseHeaders(h.fixed, string(text), h.file)
+	}
+	// Unavailable: an export without its secret would be refused for good,
+	// while the file may still come.
+	return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: %v", err)
+}
+
+// RequireTransportSecurity is false: whoever writes http:// beside a secret
+// has a Collector on the same host.
+func (h *headers) RequireTransportSecurity() bool { return false }
+
+// parseHeaders reads one name=value a line, blank lines and # comments aside;
+// the value is taken as it stands. An error shows no value.
+func parseHeaders(fixed map[string]string, text, file string) (map[string]string, error) {
+	all := make(map[string]string, len(fixed)+1)
+	for name, value := range fixed {
+		all[name] = value
+	}
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, value, found := strings.Cut(line, "=")
+		if !found {
+			return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: line %d of %s is no name=value", n, file)
+		}
+		value = strings.TrimSpace(value)
+		header, err := settings.Header(strings.TrimSpace(name), value)
+		if err != nil {
+			return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: line %d of %s: %v", n, file, err)
+		}
+		all[header] = value
+	}
+	return all, nil
+}
