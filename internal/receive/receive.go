@@ -74,7 +74,7 @@ type Server struct {
 	mu       sync.Mutex // one request is written at a time
 	requests int
 	table    *table
-	fail  context.CancelCauseFunc
+	fail     context.CancelCauseFunc
 
 	colmetricpb.UnimplementedMetricsServiceServer
 }

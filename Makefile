@@ -1,0 +1,86 @@
+# What each target does: make help
+
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git describe --always --exclude '*' --dirty 2>/dev/null || echo unknown)
+PLUGIN  ?= otelmetrics:dev
+FUZZTIME ?= 30s
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+# Every module of this repository, the product's own first.
+MODULES := $(patsubst %/,%,$(dir go.mod $(wildcard */go.mod)))
+
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)'
+
+.PHONY: build
+build: ## bin/otelmetricsplugin, a static binary (the default)
+	$(GO_BUILD) -o bin/ ./cmd/otelmetricsplugin
+
+.PHONY: plugin-dir
+plugin-dir: # build/plugin, what `docker plugin create` takes
+	rm -rf build/plugin
+	mkdir -p build/plugin/rootfs
+	cp config.json build/plugin/
+	GOOS=linux $(GO_BUILD) -o build/plugin/rootfs/ ./cmd/otelmetricsplugin
+
+.PHONY: plugin
+plugin: plugin-dir ## the managed plugin $(PLUGIN) in the local engine; replaces a disabled one
+	scripts/plugin.sh $(PLUGIN) build/plugin
+
+.PHONY: demo
+demo: build plugin-dir ## 20 s of this engine's metrics, as they arrive; leaves nothing behind
+	go build -o bin/ ./scripts/servepage
+	@scripts/demo.sh
+
+.PHONY: test
+test: unit demo-test image e2e ## everything that must pass; needs root and a Docker Engine
+
+.PHONY: unit
+unit: ## the product's own tests, with the race detector
+	go test -race ./...
+
+.PHONY: e2e
+e2e: ## a real engine, a real Collector, real faults; needs root
+	cd e2e && go test -count=1 -timeout 30m ./...
+
+.PHONY: demo-test
+demo-test: ## make demo from a fresh copy and an empty module cache: with an engine, without, interrupted
+	scripts/demo-test.sh
+
+.PHONY: image
+image: ## the Dockerfile, built without a registry, and run as a plugin; needs a Docker Engine
+	scripts/image-test.sh
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, for FUZZTIME=30s each
+	@set -e; for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts
+	@set -e; for module in $(MODULES); do \
+		echo "lint $$module"; \
+		(cd $$module && go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run ./... && go mod tidy -diff); \
+	done
+	shellcheck .ci/run scripts/*.sh
+
+# Built from source by the Go toolchain in use, so that it reads what that writes.
+$(GOLANGCI_LINT):
+	GOBIN=$(CURDIR)/bin/tools GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv bin/tools/golangci-lint $@
+
+.PHONY: clean
+clean: ## removes bin and build
+	rm -rf bin build
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sed 's/$$(PLUGIN)/$(PLUGIN)/' | expand -t 12
