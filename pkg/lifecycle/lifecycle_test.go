@@ -1,0 +1,645 @@
+package lifecycle_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+
+	"otelmetricsplugin/pkg/lifecycle"
+)
+
+func TestMain(m *testing.M) {
+	// net/http lingers half a second on a connection whose body it refused.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
+
+// export is what one export carried.
+type export struct {
+	at       time.Time
+	values   map[string]float64 // of the first point of each metric, by scope/name
+	resource map[string]string
+}
+
+// collector is an exporter's destination in the test's own process. Its fields
+// are scripted before or between collections.
+type collector struct {
+	mu        sync.Mutex
+	exports   []export
+	exporters int // made
+	running   int // made and not shut down
+	most      int // running at the same time
+	blackHole bool
+}
+
+func (c *collector) exporter(context.Context) (sdkmetric.Exporter, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.exporters++
+	c.running++
+	c.most = max(c.most, c.running)
+	return &exporter{c}, nil
+}
+
+type exporter struct{ *collector }
+
+func (*exporter) Temporality(sdkmetric.InstrumentKind) metricdata.Temporality {
+	return metricdata.CumulativeTemporality
+}
+
+func (*exporter) Aggregation(k sdkmetric.InstrumentKind) sdkmetric.Aggregation {
+	return sdkmetric.DefaultAggregationSelector(k)
+}
+func (*exporter) ForceFlush(context.Context) error { return nil }
+func (e *exporter) Shutdown(context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running--
+	return nil
+}
+
+func (e *exporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
+	e.mu.Lock()
+	blackHole := e.blackHole
+	e.mu.Unlock()
+	if blackHole {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	x := export{at: time.Now(), values: map[string]float64{}, resource: map[string]string{}}
+	for _, kv := range rm.Resource.Attributes() {
+		x.resource[string(kv.Key)] = kv.Value.String()
+	}
+	for _, scope := range rm.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Gauge[float64]:
+				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
+			case metricdata.Sum[float64]:
+				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
+			case metricdata.Gauge[int64]:
+				x.values[scope.Scope.Name+" "+m.Name] = float64(data.DataPoints[0].Value)
+			default:
+				x.values[fmt.Sprintf("%s %s %T", scope.Scope.Name, m.Name, data)] = 0
+			}
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.exports = append(e.exports, x)
+	return nil
+}
+
+func (c *collector) got() []export {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.exports)
+}
+
+// target is a page that counts how often it was read. Its fields are scripted.
+type target struct {
+	mu    sync.Mutex
+	reads int
+	err   error
+	hang  bool
+	slow  time.Duration
+	info  bool // whether the page says which engine it is
+}
+
+func (p *target) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
+	p.mu.Lock()
+	hang, slow := p.hang, p.slow
+	p.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	select {
+	case <-time.After(slow):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reads++
+	if p.err != nil {
+		return nil, p.err
+	}
+	families := []*dto.MetricFamily{{
+		Name: proto.String("reads_total"), Type: dto.MetricType_COUNTER.Enum(),
+		Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(float64(p.reads))}}},
+	}}
+	if p.info {
+		families = append(families, &dto.MetricFamily{
+			Name: proto.String("engine_daemon_engine_info"), Type: dto.MetricType_GAUGE.Enum(),
+			Metric: []*dto.Metric{{
+				Label: []*dto.LabelPair{{Name: proto.String("daemon_id"), Value: proto.String("engine-1")}},
+				Gauge: &dto.Gauge{Value: proto.Float64(1)},
+			}},
+		})
+	}
+	return families, nil
+}
+
+func (p *target) set(f func(*target)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p)
+}
+
+const (
+	up      = "otelmetricsplugin up"
+	reads   = "otelmetricsplugin/pkg/translate reads_total"
+	scraped = "otelmetricsplugin scrape_samples_scraped"
+)
+
+// ups returns the value of up in each export.
+func ups(exports []export) (values []float64) {
+	for _, e := range exports {
+		values = append(values, e.values[up])
+	}
+	return values
+}
+
+func counts(exports []export) (values []float64) {
+	for _, e := range exports {
+		values = append(values, e.values[reads])
+	}
+	return values
+}
+
+// instantly runs f and fails if any time passes in it. Only in a bubble, where
+// time passes only while everything waits.
+func instantly(t *testing.T, what string, f func()) {
+	t.Helper()
+	start := time.Now()
+	f()
+	if d := time.Since(start); d != 0 {
+		t.Errorf("%s took %v", what, d)
+	}
+}
+
+func closeManager(t *testing.T, m *lifecycle.Manager) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := m.Close(ctx); err != nil {
+		t.Errorf("the manager did not close within five seconds: %v", err)
+	}
+}
+
+func TestOneScrapeServesTheFamiliesAndTheScrapesOwnMeasurements(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{slow: 20 * time.Millisecond}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second, Version: "1"})
+		start := time.Now()
+		m.Start()
+		time.Sleep(25 * time.Second) // fake time: the bubble waits for everyone in it
+		closeManager(t, m)
+
+		got := c.got()
+		var at []time.Duration
+		for _, e := range got {
+			at = append(at, e.at.Sub(start))
+		}
+		slow := 20 * time.Millisecond
+		// The first at once, two at the interval after the first, the last at the end.
+		if want := []time.Duration{slow, 10*time.Second + 2*slow, 20*time.Second + 2*slow, 25*time.Second + slow}; !slices.Equal(at, want) {
+			t.Errorf("exports came after %v, want %v", at, want)
+		}
+		for i, e := range got {
+			want := map[string]float64{
+				up: 1, scraped: 1, "otelmetricsplugin scrape_samples_post_metric_relabeling": 1,
+				"otelmetricsplugin scrape_duration_seconds": 0.02, reads: float64(i + 1),
+			}
+			if !maps.Equal(e.values, want) {
+				t.Errorf("export %d carried %v, want %v", i, e.values, want)
+			}
+		}
+	})
+}
+
+func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOnePipelineOrNone(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		do        string // S is Start, T is Stop, - is a second
+		exporters int
+		reads     []float64
+	}{
+		{"nothing", "", 0, nil},
+		{"Stop before Start", "TS-", 1, []float64{1, 2}},
+		{"Stop twice", "S-TT-", 1, []float64{1, 2}},
+		{"Start twice", "SS-SS-", 1, []float64{1, 2}},
+		{"Start after Stop", "S-T-S-T-", 2, []float64{1, 2, 3, 4}},
+		{"Start during Stop", "S-TSS-", 2, []float64{1, 2, 3, 4}},
+		{"Stop right after Start", "ST-", 1, []float64{1}},
+		{"all at once", "STSTSTS-", 4, []float64{1, 2, 3, 4, 5}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := &collector{}, &target{}
+				m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute})
+				for _, step := range test.do {
+					switch step {
+					case 'S':
+						instantly(t, "Start", m.Start)
+					case 'T':
+						instantly(t, "Stop", m.Stop)
+					default:
+						time.Sleep(time.Second) // fake time
+					}
+				}
+				closeManager(t, m)
+				if got := counts(c.got()); !slices.Equal(got, test.reads) {
+					t.Errorf("the exports carried %v, want %v", got, test.reads)
+				}
+				if c.exporters != test.exporters || c.running != 0 || c.most > 1 {
+					t.Errorf("%d pipelines ran, want %d; %d run still, %d ran at the same time", c.exporters, test.exporters, c.running, c.most)
+				}
+			})
+		})
+	}
+}
+
+func TestStopAndStartFromEverywhereLeaveNothingBehind(t *testing.T) {
+	c, p := &collector{}, &target{}
+	m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Hour})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				m.Start()
+				m.Stop()
+			}
+		})
+	}
+	all.Wait()
+	closeManager(t, m)
+	if c.running != 0 || c.most != 1 {
+		t.Errorf("%d pipelines run still, %d ran at the same time", c.running, c.most)
+	}
+}
+
+func TestAPageThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{hang: true}
+		bounded := func(ctx context.Context) ([]*dto.MetricFamily, error) {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			return p.scrape(ctx)
+		}
+		m := lifecycle.New(lifecycle.Config{Scrape: bounded, Exporter: c.exporter, Interval: 15 * time.Second})
+		instantly(t, "Start", m.Start)
+		time.Sleep(12 * time.Second) // fake time
+		p.set(func(p *target) { p.hang = false })
+		time.Sleep(15 * time.Second)
+		if got, want := ups(c.got()), []float64{0, 1}; !slices.Equal(got, want) {
+			t.Errorf("up was %v, want %v", got, want)
+		}
+
+		p.set(func(p *target) { p.hang = true })
+		start := time.Now()
+		m.Stop()
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("with a page that hangs Stop took %v", d)
+		}
+		closeManager(t, m)
+		if got, want := ups(c.got()), []float64{0, 1, 0}; !slices.Equal(got, want) {
+			t.Errorf("up was %v, want %v", got, want)
+		}
+	})
+}
+
+func TestACollectionCutOffByStopLeavesNoTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{slow: time.Second}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 15 * time.Second})
+		m.Start()
+		time.Sleep(500 * time.Millisecond) // fake time: in the middle of the first scrape
+		p.set(func(p *target) { p.slow = 0 })
+		instantly(t, "Stop", m.Stop)
+		closeManager(t, m)
+		got := c.got()
+		if len(got) != 1 || got[0].values[up] != 1 || got[0].values[reads] != 1 {
+			t.Errorf("exports are %+v, want the last page alone", got)
+		}
+	})
+}
+
+func TestABlackHoleHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{blackHole: true}, &target{}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Second})
+		instantly(t, "Start", m.Start)
+		time.Sleep(10 * time.Second) // fake time
+		start := time.Now()
+		m.Stop()
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("Stop took %v", d)
+		}
+		instantly(t, "Start during Stop", m.Start)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := m.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d > 10*time.Second {
+			t.Errorf("two pipelines took %v to end, want five seconds each at most", d)
+		}
+	})
+}
+
+func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second})
+		m.Start()
+		time.Sleep(time.Second) // fake time
+		p.set(func(p *target) { p.err = errors.New("connection refused") })
+		time.Sleep(10 * time.Second)
+		p.set(func(p *target) { p.err = nil })
+		time.Sleep(10 * time.Second)
+		closeManager(t, m)
+		if got, want := ups(c.got()), []float64{1, 0, 1, 1}; !slices.Equal(got, want) {
+			t.Errorf("up was %v, want %v", got, want)
+		}
+		if got := c.got()[1].values[scraped]; got != 0 {
+			t.Errorf("a page that did not come had %v samples", got)
+		}
+	})
+}
+
+func TestTheFirstCollectionFallsAtARandomPointOfTheSpread(t *testing.T) {
+	firsts := map[time.Duration]bool{}
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := &collector{}, &target{}
+			m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second, Spread: 10 * time.Second})
+			start := time.Now()
+			m.Start()
+			time.Sleep(20 * time.Second) // fake time
+			closeManager(t, m)
+			got := c.got()
+			if len(got) != 3 {
+				t.Fatalf("%d exports in 20 s, want 2 and the last", len(got))
+			}
+			first := got[0].at.Sub(start)
+			if first < 0 || first >= 10*time.Second || got[1].at.Sub(got[0].at) != 10*time.Second {
+				t.Errorf("the exports came after %v and %v", first, got[1].at.Sub(start))
+			}
+			firsts[first] = true
+		})
+	}
+	if len(firsts) < 10 {
+		t.Errorf("20 pipelines began at only %d points", len(firsts))
+	}
+}
+
+func TestStopBeforeTheFirstCollectionIsDueCollectsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Hour, Spread: time.Hour})
+		m.Start()
+		instantly(t, "Stop", m.Stop)
+		closeManager(t, m)
+		if got := counts(c.got()); !slices.Equal(got, []float64{1}) {
+			t.Errorf("the exports carried %v, want the last page alone", got)
+		}
+	})
+}
+
+func TestTheResourceIsTheEnginesOnceThePageSaysSoAndTheUserWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := lifecycle.New(lifecycle.Config{
+			Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second,
+			Defaults: []attribute.KeyValue{attribute.String("service.name", "dockerd"), attribute.String("host.name", "h")},
+			Resource: []attribute.KeyValue{attribute.String("host.name", "mine")},
+		})
+		m.Start()
+		time.Sleep(time.Second) // fake time; at boot the page does not know its engine yet
+		p.set(func(p *target) { p.info = true })
+		time.Sleep(10 * time.Second)
+		p.set(func(p *target) { p.info = false }) // what is known stays
+		closeManager(t, m)
+
+		boot := map[string]string{"service.name": "dockerd", "host.name": "mine"}
+		known := map[string]string{"service.name": "dockerd", "host.name": "mine", "service.instance.id": "engine-1"}
+		for i, want := range []map[string]string{boot, known, known} {
+			if got := c.got()[i].resource; !maps.Equal(got, want) {
+				t.Errorf("export %d: the resource is %v, want %v", i, got, want)
+			}
+		}
+	})
+}
+
+func TestTheCallersInstrumentsHangOnTheSameProvider(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute,
+			Instruments: func(meter metric.Meter) error {
+				_, err := meter.Int64ObservableGauge("mine", metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+					o.Observe(7)
+					return nil
+				}))
+				return err
+			}})
+		m.Start()
+		closeManager(t, m)
+		for i, e := range c.got() {
+			if e.values["otelmetricsplugin mine"] != 7 {
+				t.Errorf("export %d carried %v", i, e.values)
+			}
+		}
+		if len(c.got()) == 0 {
+			t.Error("nothing was exported")
+		}
+	})
+}
+
+func TestAStaleSocketIsFoundAfterTheGrace(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	for _, test := range []struct {
+		name  string
+		dial  func(since time.Duration) error
+		stale bool
+	}{
+		{"refused for good", func(time.Duration) error { return refused }, true},
+		{"refused for a moment", func(since time.Duration) error {
+			if since < 3*time.Second {
+				return refused
+			}
+			return nil
+		}, false},
+		{"alive", func(time.Duration) error { return nil }, false},
+		{"no such file", func(time.Duration) error { return os.ErrNotExist }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := &collector{}, &target{}
+				start := time.Now()
+				m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute,
+					Dial: func(context.Context) error { return test.dial(time.Since(start)) }})
+				m.Start()
+				select {
+				case <-m.Stale():
+					if d := time.Since(start); !test.stale || d != 5*time.Second {
+						t.Errorf("found stale after %v", d)
+					}
+				case <-time.After(time.Minute):
+					if test.stale {
+						t.Error("not found stale within a minute")
+					}
+				}
+				closeManager(t, m)
+			})
+		})
+	}
+}
+
+func TestAStaleSocketIsNoConcernOnceStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute,
+			Dial: func(context.Context) error { return syscall.ECONNREFUSED }})
+		m.Start()
+		m.Stop()
+		select {
+		case <-m.Stale():
+			t.Error("found stale after Stop")
+		case <-time.After(time.Minute):
+		}
+		closeManager(t, m)
+	})
+}
+
+func TestOnceReturnsTheErrorOfTheScrape(t *testing.T) {
+	c, p := &collector{}, &target{}
+	cfg := lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter}
+	if err := lifecycle.Once(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := counts(c.got()); !slices.Equal(got, []float64{1}) {
+		t.Errorf("the exports carried %v", got)
+	}
+	p.err = errors.New("refused")
+	if err := lifecycle.Once(t.Context(), cfg); err == nil || err.Error() != "refused" {
+		t.Errorf("the error is %v", err)
+	}
+	if len(c.got()) != 1 || c.running != 0 {
+		t.Errorf("%d exports, %d exporters left running", len(c.got()), c.running)
+	}
+}
+
+func TestTheProtocolAsEnginesSpeakIt(t *testing.T) {
+	c, p := &collector{}, &target{}
+	m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute})
+	dir, err := os.MkdirTemp("", "lifecycle") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	socket := filepath.Join(dir, "plugins", "p.sock")
+	listener, err := lifecycle.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := lifecycle.NewServer(m)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+
+	const media = "application/vnd.docker.plugins.v1.2+json"
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		contentType, want  string
+	}{
+		{"POST", "/Plugin.Activate", "", 200, media, `{"Implements":["MetricsCollector"]}` + "\n"},
+		{"POST", "/MetricsCollector.StopMetrics", "", 200, media, `{"Err":""}` + "\n"},
+		{"POST", "/MetricsCollector.StartMetrics", "", 200, media, `{"Err":""}` + "\n"}, // as engines send it
+		{"POST", "/MetricsCollector.StartMetrics", "{}", 200, media, `{"Err":""}` + "\n"},
+		{"POST", "/MetricsCollector.StartMetrics", "not json", 200, media, `{"Err":""}` + "\n"},
+		{"POST", "/MetricsCollector.StartMetrics", strings.Repeat("x", 1<<20), 500, media, `{"Err":"reading the request: http: request body too large"}` + "\n"},
+		{"POST", "/MetricsCollector.StopMetrics", "{}", 200, media, `{"Err":""}` + "\n"},
+		{"GET", "/MetricsCollector.StartMetrics", "", 405, "text/plain; charset=utf-8", "Method Not Allowed\n"},
+		{"PUT", "/Plugin.Activate", "", 405, "text/plain; charset=utf-8", "Method Not Allowed\n"},
+		{"POST", "/", "", 404, "text/plain; charset=utf-8", "404 page not found\n"},
+		{"POST", "/VolumeDriver.Create", "{}", 404, "text/plain; charset=utf-8", "404 page not found\n"},
+	} {
+		req := httptest.NewRequestWithContext(t.Context(), test.method, "http://plugin.moby.localhost"+test.path, strings.NewReader(test.body))
+		req.Header.Set("Accept", media)
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatalf("%s %s: %v", test.method, test.path, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != test.status || resp.Header.Get("Content-Type") != test.contentType || string(body) != test.want {
+			t.Errorf("%s %s with %.10q: %d %s %q (%v), want %d %s %q", test.method, test.path, test.body,
+				resp.StatusCode, resp.Header.Get("Content-Type"), body, err, test.status, test.contentType, test.want)
+		}
+	}
+	transport.CloseIdleConnections()
+	_ = server.Close()
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+	closeManager(t, m)
+	if c.exporters != 1 {
+		t.Errorf("%d pipelines ran, want 1", c.exporters)
+	}
+}
+
+func TestListenReplacesTheSocketOfAProcessBeforeAndNothingElse(t *testing.T) {
+	dir, err := os.MkdirTemp("", "lifecycle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	socket := filepath.Join(dir, "p.sock")
+	first, err := lifecycle.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.(*net.UnixListener).SetUnlinkOnClose(false) // as after SIGKILL
+	_ = first.Close()
+	second, err := lifecycle.Listen(socket)
+	if err != nil {
+		t.Fatalf("over a dead socket: %v", err)
+	}
+	_ = second.Close()
+
+	if err := os.WriteFile(socket, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lifecycle.Listen(socket); err == nil || err.Error() != "plugin socket: "+socket+" is there and is no socket" {
+		t.Errorf("over a file: %v", err)
+	}
+	if data, err := os.ReadFile(socket); err != nil || string(data) != "data" {
+		t.Errorf("the file is now %q, %v", data, err)
+	}
+}
