@@ -8,14 +8,14 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
 
-// exemplars appends e, translated by rule 17, to list. For a delta, one that
+// appendExemplar appends e, translated by rule 17, to list. For a delta, one that
 // was measured before it began belongs to an earlier point.
-func exemplars(list []metricdata.Exemplar[float64], e *dto.Exemplar, delta bool, start int64) []metricdata.Exemplar[float64] {
+func appendExemplar(list []metricdata.Exemplar[float64], e *dto.Exemplar, delta bool, start int64) []metricdata.Exemplar[float64] {
 	if e == nil {
 		return list
 	}
 	x := metricdata.Exemplar[float64]{Value: e.GetValue()}
-	if at := createdAt(e.GetTimestamp()); at != 0 {
+	if at := nanos(e.GetTimestamp()); at != 0 {
 		if delta && at < start {
 			return list
 		}

@@ -6,94 +6,53 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// metricType is the TYPE of a family.
-type metricType uint8
-
-const (
-	typeUnset metricType = iota // no TYPE, or one that this client_model does not know
-	typeCounter
-	typeGauge
-	typeUntyped
-	typeHistogram
-	typeGaugeHistogram
-	typeSummary
-)
-
-// String returns the value of prometheus.type.
-func (t metricType) String() string {
-	switch t {
-	case typeCounter:
-		return "counter"
-	case typeGauge:
-		return "gauge"
-	case typeHistogram:
-		return "histogram"
-	case typeGaugeHistogram:
-		return "gaugehistogram"
-	case typeSummary:
-		return "summary"
-	default:
-		return "unknown"
+// typeOf returns the type of mf. GetType would take an absent one for counter;
+// the specification wants unknown, unless the metrics say more: Prometheus' own
+// copy of the format is proto3, in which a counter's type, being zero, is
+// absent.
+func typeOf(mf *dto.MetricFamily) dto.MetricType {
+	if mf != nil && mf.Type != nil {
+		return *mf.Type
 	}
+	if len(mf.GetMetric()) > 0 {
+		switch m := mf.GetMetric()[0]; {
+		case m.GetCounter() != nil:
+			return dto.MetricType_COUNTER
+		case m.GetGauge() != nil:
+			return dto.MetricType_GAUGE
+		case m.GetHistogram() != nil:
+			return dto.MetricType_HISTOGRAM
+		case m.GetSummary() != nil:
+			return dto.MetricType_SUMMARY
+		}
+	}
+	return dto.MetricType_UNTYPED
 }
 
-// typeOf returns the TYPE of mf. It does not use GetType, for which an absent
-// type is a counter.
-func typeOf(mf *dto.MetricFamily) metricType {
-	if mf == nil || mf.Type == nil {
-		return typeUnset
-	}
-	switch *mf.Type {
-	case dto.MetricType_COUNTER:
-		return typeCounter
-	case dto.MetricType_GAUGE:
-		return typeGauge
-	case dto.MetricType_UNTYPED:
-		return typeUntyped
-	case dto.MetricType_HISTOGRAM:
-		return typeHistogram
-	case dto.MetricType_GAUGE_HISTOGRAM:
-		return typeGaugeHistogram
-	case dto.MetricType_SUMMARY:
-		return typeSummary
-	default:
-		return typeUnset
-	}
-}
-
-// inferType returns the type of a metric of a family without TYPE. Prometheus'
-// own copy of the format is proto3, in which COUNTER, being zero, is absent.
-func inferType(m *dto.Metric) metricType {
-	switch {
-	case m.GetCounter() != nil:
-		return typeCounter
-	case m.GetGauge() != nil:
-		return typeGauge
-	case m.GetHistogram() != nil:
-		return typeHistogram
-	case m.GetSummary() != nil:
-		return typeSummary
-	default:
-		return typeUntyped
-	}
+// typeNames are the values of prometheus.type.
+var typeNames = map[dto.MetricType]string{
+	dto.MetricType_COUNTER:   "counter",
+	dto.MetricType_GAUGE:     "gauge",
+	dto.MetricType_HISTOGRAM: "histogram",
+	dto.MetricType_SUMMARY:   "summary",
+	dto.MetricType_UNTYPED:   "unknown",
 }
 
 // countSamples returns the number of samples that Prometheus counts in metrics
 // of the given type: their lines in the text format, where client libraries
 // always write the +Inf bucket; one for a native histogram.
-func countSamples(typ metricType, metrics []*dto.Metric) int {
-	if typ != typeHistogram && typ != typeGaugeHistogram && typ != typeSummary && typ != typeUnset {
-		return len(metrics)
-	}
-	n := 0
-	for _, m := range metrics {
-		switch h, s := m.GetHistogram(), m.GetSummary(); {
-		case h != nil && isNative(h):
-			n++
-		case h != nil:
+func countSamples(typ dto.MetricType, metrics []*dto.Metric) int {
+	n := len(metrics)
+	switch typ {
+	case dto.MetricType_HISTOGRAM, dto.MetricType_GAUGE_HISTOGRAM:
+		for _, m := range metrics {
+			h := m.GetHistogram()
+			if h == nil || isNative(h) {
+				continue
+			}
 			n += len(h.GetBucket())
-			if !hasInf(h.GetBucket()) {
-				n++
+			if hasInf(h.GetBucket()) {
+				n--
 			}
 			if h.SampleSum != nil {
 				n++
@@ -101,16 +60,20 @@ func countSamples(typ metricType, metrics []*dto.Metric) int {
 			if h.SampleCount != nil || h.SampleCountFloat != nil {
 				n++
 			}
-		case s != nil:
-			n += len(s.GetQuantile())
+		}
+	case dto.MetricType_SUMMARY:
+		for _, m := range metrics {
+			s := m.GetSummary()
+			if s == nil {
+				continue
+			}
+			n += len(s.GetQuantile()) - 1
 			if s.SampleSum != nil {
 				n++
 			}
 			if s.SampleCount != nil {
 				n++
 			}
-		default:
-			n++
 		}
 	}
 	return n

@@ -9,62 +9,190 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
 
-// distribution is what is remembered of a histogram: its last observation.
-type distribution struct {
+// explicit is what a histogram with explicit buckets holds, and what is
+// remembered of it.
+type explicit struct {
 	count  uint64
-	sum    float64 // unsetNaN if there is none
-	bounds []float64
-	counts []uint64 // per bucket, one more than bounds
+	sum    float64   // unsetNaN if there is none
+	bounds []float64 // increasing; +Inf is implied
+	counts []uint64  // per bucket, one more than bounds
 }
 
-// scratch is room to read one histogram in.
-type scratch struct {
-	buckets []bucket
-	bounds  []float64
-	counts  []uint64
-}
-
-type bucket struct {
-	bound float64
-	count uint64 // cumulative
-}
-
-// histogram translates a histogram: as an exponential one if it is native and
-// can be, else by its classic buckets, if it has any.
+// histogram translates a histogram: by its native part if it has one that can
+// be translated, else by its classic buckets if it has any.
 func (t *Translator) histogram(f *family, s *series, h *dto.Histogram, ts int64) (dropped string) {
-	return t.classic(f, s, h, ts)
-}
-
-// classic translates a histogram with explicit buckets: rules 11 to 13.
-func (t *Translator) classic(f *family, s *series, h *dto.Histogram, ts int64) (dropped string) {
-	g := t.groupOf(f, s, kindHistogram)
+	if !isNative(h) {
+		return t.classic(f, s, h, ts)
+	}
 	if isStale(h.GetSampleSum()) {
-		s.live = false
-		g.addStale(s, ts)
+		t.groupOf(f, s, kindExponential).addStale(s, ts)
 		return ""
 	}
-	if dropped := t.scratch.read(h); dropped != "" {
+	dropped = t.scratch.readNative(h, &t.page.gaps)
+	switch {
+	case dropped == "":
+		return t.native(f, s, h, ts)
+	case len(h.GetBucket()) > 0:
+		return t.classic(f, s, h, ts)
+	default:
 		return dropped
 	}
-	bounds, counts := t.scratch.bounds, t.scratch.counts
-	d := s.dist
-	if d == nil {
-		d = &distribution{}
-		s.dist = d
+}
+
+// classic translates a histogram by its classic buckets: rules 11 to 13.
+func (t *Translator) classic(f *family, s *series, h *dto.Histogram, ts int64) (dropped string) {
+	if isStale(h.GetSampleSum()) {
+		t.groupOf(f, s, kindHistogram).addStale(s, ts)
+		return ""
 	}
-	if s.dist.bounds == nil || !slices.Equal(d.bounds, bounds) {
-		d.bounds = slices.Clone(bounds)
+	if dropped := t.scratch.readClassic(h); dropped != "" {
+		return dropped
 	}
-	decreased := h.GetSampleCount() < d.count
-	t.observe(s, createdAt(h.GetCreatedTimestamp()), ts, decreased)
-	d.count = h.GetSampleCount()
-	d.counts = append(d.counts[:0], counts...)
+	g := t.groupOf(f, s, kindHistogram)
+	cur, last := &t.scratch.explicit, s.explicit
+	if last == nil {
+		last = &explicit{}
+		s.explicit = last
+	}
+	bounds, diff, ok := t.scratch.subtractExplicit(last)
+	change, since := t.observe(s, nanos(h.GetCreatedTimestamp()), ts, !ok)
+	countDiff, sumDiff := cur.count-last.count, subtractSum(cur.sum, last.sum)
+
+	last.count, last.sum = cur.count, cur.sum
+	if !slices.Equal(last.bounds, cur.bounds) {
+		last.bounds = slices.Clone(cur.bounds)
+	}
+	last.counts = append(last.counts[:0], cur.counts...)
+
+	p := metricdata.HistogramDataPoint[float64]{
+		Attributes: s.attrs, Time: unix(ts),
+		Count: last.count, Sum: last.sum, Bounds: last.bounds, BucketCounts: last.counts,
+	}
+	start := s.start
+	if t.histogramsDelta {
+		switch change {
+		case baseline:
+			return DropBaseline
+		case grown:
+			p.Count, p.Sum = countDiff, sumDiff
+			if len(bounds) != len(p.Bounds) {
+				p.Bounds = slices.Clone(bounds)
+			}
+			p.BucketCounts = t.arena.clone(diff)
+		}
+		start = since
+	}
+	p.StartTime = startTime(start, ts)
+	p.Exemplars = t.exemplars(h.GetBucket(), nil, start)
 	s.live = true
-	g.histograms = append(g.histograms, metricdata.HistogramDataPoint[float64]{
-		Attributes: s.attrs, StartTime: startTime(s.start, ts), Time: unix(ts),
-		Count: d.count, Sum: sumOf(h), Bounds: d.bounds, BucketCounts: d.counts,
-	})
+	g.histograms = append(g.histograms, p)
 	return ""
+}
+
+// readClassic reads the classic buckets of h into x.explicit.
+func (x *scratch) readClassic(h *dto.Histogram) (dropped string) {
+	count := h.GetSampleCount()
+	switch {
+	case isFloat(h.SampleCount, h.SampleCountFloat):
+		return DropFloatHistogram
+	case h.SampleCount == nil:
+		return DropNoCount
+	case count > math.MaxInt64:
+		return DropInvalidCount
+	}
+	x.buckets = x.buckets[:0]
+	for _, b := range h.GetBucket() {
+		switch {
+		case b == nil || math.IsNaN(b.GetUpperBound()):
+			return DropInvalidBuckets
+		case isFloat(b.CumulativeCount, b.CumulativeCountFloat):
+			return DropFloatHistogram
+		}
+		x.buckets = append(x.buckets, bucket{b.GetUpperBound(), b.GetCumulativeCount()})
+	}
+	// A text page may list them in any order.
+	byBound := func(a, b bucket) int { return cmp.Compare(a.bound, b.bound) }
+	if !slices.IsSortedFunc(x.buckets, byBound) {
+		slices.SortStableFunc(x.buckets, byBound)
+	}
+	e := &x.explicit
+	e.count, e.sum = count, sumOf(h)
+	e.bounds, e.counts = e.bounds[:0], e.counts[:0]
+	var below uint64
+	for i, b := range x.buckets {
+		switch {
+		case i > 0 && b == x.buckets[i-1]:
+			continue // a repeated line
+		case i > 0 && b.bound == x.buckets[i-1].bound,
+			b.cumulative < below,
+			b.cumulative > count,
+			math.IsInf(b.bound, 1) && b.cumulative != count:
+			return DropInvalidBuckets
+		}
+		if !math.IsInf(b.bound, 1) {
+			e.bounds = append(e.bounds, b.bound)
+			e.counts = append(e.counts, b.cumulative-below)
+			below = b.cumulative
+		}
+	}
+	e.counts = append(e.counts, count-below)
+	return ""
+}
+
+// subtractExplicit returns by how much each bucket of x.explicit grew since
+// last, and the bounds of those buckets: the common ones, should the layout
+// have changed. It is not ok if anything decreased, or last is empty.
+func (x *scratch) subtractExplicit(last *explicit) (bounds []float64, diff []uint64, ok bool) {
+	cur := &x.explicit
+	bounds = cur.bounds
+	before := last.counts
+	x.diff = append(x.diff[:0], cur.counts...)
+	if !slices.Equal(cur.bounds, last.bounds) && len(last.counts) > 0 {
+		bounds = common(cur.bounds, last.bounds)
+		x.diff = project(x.diff[:0], cur, bounds)
+		before = project(nil, last, bounds)
+	}
+	return bounds, x.diff, cur.count >= last.count && subtract(x.diff, before)
+}
+
+// subtract takes b from a and reports whether nothing fell below zero; if not,
+// a is of no use. An empty b takes nothing.
+func subtract(a, b []uint64) bool {
+	for i, n := range b {
+		if a[i] < n {
+			return false
+		}
+		a[i] -= n
+	}
+	return true
+}
+
+// common returns the elements that are in both a and b, which are increasing.
+func common(a, b []float64) []float64 {
+	var both []float64
+	for _, v := range a {
+		for len(b) > 0 && b[0] < v {
+			b = b[1:]
+		}
+		if len(b) > 0 && b[0] == v {
+			both = append(both, v)
+		}
+	}
+	return both
+}
+
+// project appends to dst the counts of e in the buckets between bounds, all of
+// which e has.
+func project(dst []uint64, e *explicit, bounds []float64) []uint64 {
+	var n uint64
+	for i, c := range e.counts {
+		n += c
+		if i < len(e.bounds) && len(bounds) > 0 && e.bounds[i] == bounds[0] {
+			dst = append(dst, n)
+			n, bounds = 0, bounds[1:]
+		}
+	}
+	return append(dst, n)
 }
 
 // sumOf returns the sum of h, unsetNaN if it has none.
@@ -75,56 +203,42 @@ func sumOf(h *dto.Histogram) float64 {
 	return plainNaN(h.GetSampleSum())
 }
 
-// read reads the classic buckets of h into bounds and counts.
-func (x *scratch) read(h *dto.Histogram) (dropped string) {
+// subtractSum returns by how much a sum grew: unsetNaN if that cannot be told.
+// It may be less than zero, where negative values were observed.
+func subtractSum(sum, last float64) float64 {
+	d := sum - last
 	switch {
-	case h.SampleCountFloat != nil && (h.SampleCount == nil || h.GetSampleCountFloat() > 0):
-		return DropFloatHistogram
-	case h.SampleCount == nil:
-		return DropNoCount
-	case h.GetSampleCount() > math.MaxInt64:
-		return DropInvalidCount
+	case math.IsNaN(d) || math.IsInf(d, 0):
+		return unsetNaN
+	case d < 0 && -d <= 1e-12*math.Abs(last):
+		return 0 // the same parts, added up in another order
+	default:
+		return d
 	}
-	x.buckets, x.bounds, x.counts = x.buckets[:0], x.bounds[:0], x.counts[:0]
-	for _, b := range h.GetBucket() {
-		if b.GetCumulativeCountFloat() > 0 || (b != nil && b.CumulativeCount == nil && b.CumulativeCountFloat != nil) {
-			return DropFloatHistogram
-		}
-		if math.IsNaN(b.GetUpperBound()) {
-			return DropInvalidBuckets
-		}
-		x.buckets = append(x.buckets, bucket{b.GetUpperBound(), b.GetCumulativeCount()})
-	}
-	byBound := func(a, b bucket) int { return cmp.Compare(a.bound, b.bound) }
-	if !slices.IsSortedFunc(x.buckets, byBound) {
-		slices.SortStableFunc(x.buckets, byBound)
-	}
-	var below uint64
-	for i, b := range x.buckets {
-		if i > 0 && b.bound == x.buckets[i-1].bound {
-			if b.count != x.buckets[i-1].count {
-				return DropInvalidBuckets
-			}
-			continue
-		}
-		if b.count < below || b.count > h.GetSampleCount() {
-			return DropInvalidBuckets
-		}
-		if math.IsInf(b.bound, 1) {
-			if b.count != h.GetSampleCount() {
-				return DropInvalidBuckets
-			}
-			break
-		}
-		x.bounds = append(x.bounds, b.bound)
-		x.counts = append(x.counts, b.count-below)
-		below = b.count
-	}
-	x.counts = append(x.counts, h.GetSampleCount()-below)
-	return ""
+}
+
+// isFloat reports whether a count is one of floats, which override integers
+// where they are positive.
+func isFloat(n *uint64, f *float64) bool {
+	return f != nil && (n == nil || *f > 0)
 }
 
 // hasInf reports whether there is a +Inf bucket.
 func hasInf(buckets []*dto.Bucket) bool {
 	return slices.ContainsFunc(buckets, func(b *dto.Bucket) bool { return math.IsInf(b.GetUpperBound(), 1) })
+}
+
+// exemplars translates the exemplars of a histogram: those of its native part
+// if it has any, else those of its buckets.
+func (t *Translator) exemplars(buckets []*dto.Bucket, native []*dto.Exemplar, start int64) []metricdata.Exemplar[float64] {
+	var list []metricdata.Exemplar[float64]
+	for _, e := range native {
+		list = appendExemplar(list, e, t.histogramsDelta, start)
+	}
+	if len(native) == 0 {
+		for _, b := range buckets {
+			list = appendExemplar(list, b.GetExemplar(), t.histogramsDelta, start)
+		}
+	}
+	return list
 }

@@ -12,17 +12,20 @@ import (
 // gauge translates the value of a gauge or untyped metric: rules 8 and 10.
 func (t *Translator) gauge(f *family, s *series, v float64, ts int64) (dropped string) {
 	g := t.groupOf(f, s, kindGauge)
-	s.live = !isStale(v)
+	if isStale(v) {
+		g.addStale(s, ts)
+		return ""
+	}
+	s.live = true
 	g.numbers = append(g.numbers, metricdata.DataPoint[float64]{Attributes: s.attrs, Time: unix(ts), Value: v})
 	return ""
 }
 
 // counter translates a counter: rule 7.
 func (t *Translator) counter(f *family, s *series, c *dto.Counter, ts int64) (dropped string) {
-	v, created := c.GetValue(), createdAt(c.GetCreatedTimestamp())
+	v, created := c.GetValue(), nanos(c.GetCreatedTimestamp())
 	g := t.groupOf(f, s, kindSum)
 	if isStale(v) {
-		s.live = false
 		g.addStale(s, ts)
 		return ""
 	}
@@ -53,7 +56,7 @@ func (t *Translator) counter(f *family, s *series, c *dto.Counter, ts int64) (dr
 	s.live = true
 	g.numbers = append(g.numbers, metricdata.DataPoint[float64]{
 		Attributes: s.attrs, StartTime: startTime(start, ts), Time: unix(ts), Value: v,
-		Exemplars: exemplars(nil, c.GetExemplar(), t.sumDelta, start),
+		Exemplars: appendExemplar(nil, c.GetExemplar(), t.sumDelta, start),
 	})
 	return ""
 }
@@ -63,7 +66,6 @@ func (t *Translator) counter(f *family, s *series, c *dto.Counter, ts int64) (dr
 func (t *Translator) summary(f *family, s *series, m *dto.Summary, ts int64) (dropped string) {
 	g := t.groupOf(f, s, kindSummary)
 	if isStale(m.GetSampleSum()) {
-		s.live = false
 		g.addStale(s, ts)
 		return ""
 	}
@@ -73,23 +75,12 @@ func (t *Translator) summary(f *family, s *series, m *dto.Summary, ts int64) (dr
 	if m.GetSampleCount() > math.MaxInt64 {
 		return DropInvalidCount
 	}
-	var quantiles []metricdata.QuantileValue
-	for _, q := range m.GetQuantile() {
-		if !(q.GetQuantile() >= 0 && q.GetQuantile() <= 1) {
-			return DropInvalidQuantile
-		}
-		quantiles = append(quantiles, metricdata.QuantileValue{Quantile: q.GetQuantile(), Value: q.GetValue()})
-	}
-	byQuantile := func(a, b metricdata.QuantileValue) int { return cmp.Compare(a.Quantile, b.Quantile) }
-	slices.SortStableFunc(quantiles, byQuantile)
-	quantiles = slices.CompactFunc(quantiles, func(a, b metricdata.QuantileValue) bool { return a == b })
-	for i := 1; i < len(quantiles); i++ {
-		if quantiles[i].Quantile == quantiles[i-1].Quantile {
-			return DropInvalidQuantile
-		}
+	quantiles, ok := quantilesOf(m)
+	if !ok {
+		return DropInvalidQuantile
 	}
 	count := float64(m.GetSampleCount())
-	t.observe(s, createdAt(m.GetCreatedTimestamp()), ts, count < s.value)
+	t.observe(s, nanos(m.GetCreatedTimestamp()), ts, count < s.value)
 	s.value = count
 	s.live = true
 	g.summaries = append(g.summaries, metricdata.SummaryDataPoint{
@@ -97,4 +88,32 @@ func (t *Translator) summary(f *family, s *series, m *dto.Summary, ts int64) (dr
 		Count: m.GetSampleCount(), Sum: m.GetSampleSum(), QuantileValues: quantiles,
 	})
 	return ""
+}
+
+// quantilesOf returns the quantiles of m, increasing. It is not ok if one is
+// not within [0, 1], or is there twice with different values.
+func quantilesOf(m *dto.Summary) (quantiles []metricdata.QuantileValue, ok bool) {
+	if len(m.GetQuantile()) == 0 {
+		return nil, true
+	}
+	quantiles = make([]metricdata.QuantileValue, 0, len(m.GetQuantile()))
+	for _, q := range m.GetQuantile() {
+		if !(q.GetQuantile() >= 0 && q.GetQuantile() <= 1) {
+			return nil, false
+		}
+		quantiles = append(quantiles, metricdata.QuantileValue{Quantile: q.GetQuantile(), Value: q.GetValue()})
+	}
+	slices.SortFunc(quantiles, func(a, b metricdata.QuantileValue) int {
+		return cmp.Or(cmp.Compare(a.Quantile, b.Quantile), cmp.Compare(a.Value, b.Value))
+	})
+	// cmp.Compare, unlike ==, finds a NaN equal to a NaN.
+	quantiles = slices.CompactFunc(quantiles, func(a, b metricdata.QuantileValue) bool {
+		return a.Quantile == b.Quantile && cmp.Compare(a.Value, b.Value) == 0
+	})
+	for i := range quantiles[1:] {
+		if quantiles[i].Quantile == quantiles[i+1].Quantile {
+			return nil, false
+		}
+	}
+	return quantiles, true
 }

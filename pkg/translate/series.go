@@ -6,7 +6,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	dto "github.com/prometheus/client_model/go"
@@ -18,9 +17,6 @@ import (
 // maxLabels bounds the labels of a series. attribute.Set keeps a Go type for
 // every length above ten, for good.
 const maxLabels = 256
-
-// maxMillis is the last millisecond that time.Time.UnixNano can express.
-const maxMillis = int64(1<<63-1) / int64(time.Millisecond)
 
 // family is what is remembered of a family, and the points of the page under
 // way.
@@ -41,14 +37,14 @@ type family struct {
 
 // begin starts the page of the given number, unless the family was already
 // seen on it.
-func (f *family) begin(mf *dto.MetricFamily, typ metricType, number uint64) {
+func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) {
 	if f.page == number {
 		return
 	}
 	f.page = number
 	f.series, f.old = f.old[:0], f.series
 	f.next = 0
-	f.typ = typ.String()
+	f.typ = typeNames[typ]
 	f.unit = unit(mf.GetUnit())
 	f.description = validUTF8(mf.GetHelp())
 }
@@ -75,8 +71,8 @@ func (f *family) endVanished(p *page) {
 	}
 }
 
-// sorted returns the groups in a fixed order within a scope.
-func (f *family) sorted() []*group {
+// sortedGroups returns the groups in a fixed order within each scope.
+func (f *family) sortedGroups() []*group {
 	groups := make([]*group, 0, len(f.groups))
 	for _, g := range f.groups {
 		groups = append(groups, g)
@@ -94,13 +90,16 @@ type series struct {
 	group *group // of its last point; nil before the first
 	page  uint64 // the last one that the series is on
 
-	live     bool // its last exported point has a value
-	observed bool // the fields below are set
+	live     bool // its last point has a value
+	observed bool // what follows is set
 	created  int64
 	start    int64 // in effect
 	time     int64 // of the last observation
-	value    float64
-	dist     *distribution
+
+	// The last observation, by the kind of the group.
+	value       float64 // a summary's count
+	explicit    *explicit
+	exponential *exponential
 }
 
 // find returns the series of f with the given labels, made if it is new, and
@@ -137,12 +136,19 @@ func (t *Translator) find(f *family, labels []*dto.LabelPair) (s *series, droppe
 	return s, ""
 }
 
+// see notes that s is on the page under way.
 func (t *Translator) see(f *family, s *series) {
 	s.page = t.page.number
-	if s.group != nil {
-		s.group.page = t.page.number
-	}
+	s.keep(&t.page)
 	f.series = append(f.series, s)
+}
+
+// keep keeps what s refers to from being forgotten at the end of p.
+func (s *series) keep(p *page) {
+	s.scope.page = p.number
+	if s.group != nil {
+		s.group.page = p.number
+	}
 }
 
 // hash identifies a set of labels within a family, whatever their order and
@@ -208,17 +214,15 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 		return nil // a repeated name
 	}
 	if s.scope = t.scopes[sc]; s.scope == nil {
-		s.scope = &scope{scope: sc}
+		s.scope = &scope{Scope: sc}
 		t.scopes[sc] = s.scope
 	}
-	s.scope.page = 0
 	return s
 }
 
 // end gives a series that has a value a last point that has none.
 func (s *series) end(p *page) {
 	if s.live {
-		s.live = false
 		s.group.addStale(s, p.now)
 	}
 }
@@ -230,7 +234,7 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 	}
 	if s.group != nil { // the series changed its type: another stream begins
 		s.end(&t.page)
-		s.observed, s.dist = false, nil
+		s.observed, s.explicit, s.exponential = false, nil, nil
 	}
 	key := groupKey{s.scope, k}
 	if s.group = f.groups[key]; s.group == nil {
@@ -241,21 +245,21 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 	return s.group
 }
 
-// scope is an instrumentation scope of the page under way.
+// scope is an instrumentation scope, and its metrics of the page under way.
 type scope struct {
-	scope   instrumentation.Scope
-	page    uint64
+	instrumentation.Scope
+	page    uint64 // the last one with a series of the scope
 	metrics []metricdata.Metrics
 }
 
 func compareScopes(a, b *scope) int {
 	return cmp.Or(
-		strings.Compare(a.scope.Name, b.scope.Name),
-		strings.Compare(a.scope.Version, b.scope.Version),
-		strings.Compare(a.scope.SchemaURL, b.scope.SchemaURL),
+		strings.Compare(a.Name, b.Name),
+		strings.Compare(a.Version, b.Version),
+		strings.Compare(a.SchemaURL, b.SchemaURL),
 		strings.Compare(
-			a.scope.Attributes.Encoded(attribute.DefaultEncoder()),
-			b.scope.Attributes.Encoded(attribute.DefaultEncoder())),
+			a.Attributes.Encoded(attribute.DefaultEncoder()),
+			b.Attributes.Encoded(attribute.DefaultEncoder())),
 	)
 }
 
@@ -302,8 +306,8 @@ func reuse[S ~[]E, E any](s S) S {
 	return s[:0]
 }
 
-// data returns the points of the page, or nil if there are none.
-func (g *group) data(t *Translator) metricdata.Aggregation {
+// data returns the points of g on the page under way, or nil if there are none.
+func (t *Translator) data(g *group) metricdata.Aggregation {
 	histograms := temporality(t.histogramsDelta)
 	switch {
 	case len(g.numbers) > 0 && g.kind == kindGauge:
@@ -330,6 +334,7 @@ func temporality(delta bool) metricdata.Temporality {
 
 // addStale adds a point of s without a recorded value.
 func (g *group) addStale(s *series, ts int64) {
+	s.live = false
 	at := unix(ts)
 	switch g.kind {
 	case kindGauge, kindSum:

@@ -95,11 +95,8 @@ func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c ch
 			return fromZero, s.start
 		}
 		return baseline, 0
-	case created != 0 && created != lastCreated && (lastCreated != 0 || created > lastTime):
-		if created >= lastTime {
-			return fromZero, created
-		}
-		return baseline, 0
+	case created != lastCreated && created >= lastTime:
+		return fromZero, created
 	case created == 0 && p.restarted:
 		s.start = max(p.processStart, lastTime)
 		return fromZero, s.start
@@ -116,18 +113,19 @@ func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c ch
 // startFor returns the start in effect for a value that observe cannot judge.
 func (t *Translator) startFor(s *series, created int64) int64 {
 	if s.observed {
-		return s.start
+		return cmp.Or(created, s.start)
 	}
 	return cmp.Or(created, t.page.processStart)
 }
 
-// createdAt returns a created timestamp in Unix nanoseconds, 0 if it is absent
-// or cannot be expressed.
-func createdAt(ts *timestamppb.Timestamp) int64 {
-	if ts == nil || ts.GetSeconds() < 0 || ts.GetSeconds() > maxMillis/1000-1 || ts.GetNanos() < 0 || ts.GetNanos() > 999_999_999 {
+// nanos returns ts in Unix nanoseconds, 0 if it is absent or cannot be
+// expressed.
+func nanos(ts *timestamppb.Timestamp) int64 {
+	sec, nsec := ts.GetSeconds(), int64(ts.GetNanos())
+	if sec < 0 || sec >= math.MaxInt64/int64(time.Second) || nsec < 0 || nsec >= int64(time.Second) {
 		return 0
 	}
-	return ts.GetSeconds()*int64(time.Second) + int64(ts.GetNanos())
+	return sec*int64(time.Second) + nsec
 }
 
 // unix returns ns Unix nanoseconds as a time.

@@ -17,6 +17,7 @@ package translate
 import (
 	"hash/maphash"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -141,9 +142,7 @@ func (t *Translator) Missed(at time.Time) *Result {
 	for _, f := range t.families {
 		for _, s := range f.series {
 			s.end(&t.page)
-			if s.group != nil {
-				s.group.page = t.page.number
-			}
+			s.keep(&t.page)
 		}
 	}
 	return t.end(r)
@@ -158,6 +157,9 @@ func (t *Translator) begin(at time.Time) *Result {
 			g.reset()
 		}
 	}
+	for _, sc := range t.scopes {
+		sc.metrics = reuse(sc.metrics)
+	}
 	return &Result{
 		Dropped: make(map[string]int),
 		types:   make(map[string]string, len(t.families)),
@@ -165,58 +167,46 @@ func (t *Translator) begin(at time.Time) *Result {
 	}
 }
 
-// end gathers the points of the page under way into r and forgets the
+// end gathers the points of the page under way into r, and forgets the
 // families, groups and scopes that have no series left.
 func (t *Translator) end(r *Result) *Result {
-	var scopes []*scope
 	for _, name := range slices.Sorted(maps.Keys(t.families)) {
 		f := t.families[name]
-		for key, g := range f.groups {
-			if g.page != t.page.number {
-				delete(f.groups, key)
-			}
-		}
-		for _, g := range f.sorted() {
-			sc := g.scope
-			if sc.page != t.page.number {
-				sc.page = t.page.number
-				sc.metrics = nil
-				scopes = append(scopes, sc)
-			}
-			if data := g.data(t); data != nil {
-				sc.metrics = append(sc.metrics, metricdata.Metrics{
-					Name: f.name, Description: f.description, Unit: f.unit, Data: data,
+		r.types[name] = f.typ
+		for _, g := range f.sortedGroups() {
+			if data := t.data(g); data != nil {
+				g.scope.metrics = append(g.scope.metrics, metricdata.Metrics{
+					Name: name, Description: f.description, Unit: f.unit, Data: data,
 				})
 			}
+			if g.page != t.page.number {
+				delete(f.groups, g.groupKey)
+			}
 		}
-		r.types[f.name] = f.typ
 		if len(f.series) == 0 {
 			delete(t.families, name)
 		}
 	}
-	for key, sc := range t.scopes {
-		if sc.page != t.page.number {
-			delete(t.scopes, key)
-		}
-	}
-	slices.SortFunc(scopes, compareScopes)
-	for _, sc := range scopes {
+	for _, sc := range slices.SortedFunc(maps.Values(t.scopes), compareScopes) {
 		if len(sc.metrics) > 0 {
-			r.Scopes = append(r.Scopes, metricdata.ScopeMetrics{Scope: sc.scope, Metrics: sc.metrics})
-			r.scopes[scopeID{sc.scope.Name, sc.scope.Version, sc.scope.SchemaURL}] = true
+			r.Scopes = append(r.Scopes, metricdata.ScopeMetrics{Scope: sc.Scope, Metrics: sc.metrics})
+			r.scopes[scopeID{sc.Name, sc.Version, sc.SchemaURL}] = true
+		}
+		if sc.page != t.page.number {
+			delete(t.scopes, sc.Scope)
 		}
 	}
 	return r
 }
 
 // family translates the metrics of one family.
-func (t *Translator) family(mf *dto.MetricFamily, typ metricType, r *Result) {
+func (t *Translator) family(mf *dto.MetricFamily, typ dto.MetricType, r *Result) {
 	name := mf.GetName()
 	switch {
 	case name == "" || !utf8.ValidString(name):
 		r.Dropped[DropInvalidName] += len(mf.GetMetric())
 		return
-	case typ == typeGaugeHistogram:
+	case typ == dto.MetricType_GAUGE_HISTOGRAM:
 		r.Dropped[DropGaugeHistogram] += len(mf.GetMetric())
 		return
 	}
@@ -234,41 +224,40 @@ func (t *Translator) family(mf *dto.MetricFamily, typ metricType, r *Result) {
 }
 
 // metric translates one metric of a family, or says why not.
-func (t *Translator) metric(f *family, typ metricType, m *dto.Metric) (dropped string) {
+func (t *Translator) metric(f *family, typ dto.MetricType, m *dto.Metric) (dropped string) {
+	if m == nil {
+		return DropNoValue
+	}
 	s, dropped := t.find(f, m.GetLabel())
 	if dropped != "" {
 		return dropped
 	}
 	ts := t.page.now
-	if m.TimestampMs != nil {
-		// OTLP times are unsigned nanoseconds, those of Go end in 2262.
-		if ms := m.GetTimestampMs(); ms < 0 || ms > maxMillis {
+	if ms := m.TimestampMs; ms != nil {
+		// OTLP has no time before 1970, Go has none in nanoseconds after 2262.
+		if *ms < 0 || *ms > math.MaxInt64/int64(time.Millisecond) {
 			return DropInvalidTimestamp
-		} else {
-			ts = ms * int64(time.Millisecond)
 		}
-	}
-	if typ == typeUnset {
-		typ = inferType(m)
+		ts = *ms * int64(time.Millisecond)
 	}
 	switch typ {
-	case typeCounter:
+	case dto.MetricType_COUNTER:
 		if m.GetCounter() != nil {
 			return t.counter(f, s, m.GetCounter(), ts)
 		}
-	case typeGauge:
+	case dto.MetricType_GAUGE:
 		if m.GetGauge() != nil {
 			return t.gauge(f, s, m.GetGauge().GetValue(), ts)
 		}
-	case typeUntyped:
+	case dto.MetricType_UNTYPED:
 		if m.GetUntyped() != nil {
 			return t.gauge(f, s, m.GetUntyped().GetValue(), ts)
 		}
-	case typeHistogram:
+	case dto.MetricType_HISTOGRAM:
 		if m.GetHistogram() != nil {
 			return t.histogram(f, s, m.GetHistogram(), ts)
 		}
-	case typeSummary:
+	case dto.MetricType_SUMMARY:
 		if m.GetSummary() != nil {
 			return t.summary(f, s, m.GetSummary(), ts)
 		}

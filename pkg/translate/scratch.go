@@ -1,0 +1,45 @@
+package translate
+
+// scratch is room to read one histogram in.
+type scratch struct {
+	buckets         []bucket
+	explicit        explicit
+	diff            []uint64
+	exponential     exponential
+	exponentialDiff exponential
+}
+
+// bucket is one of a classic histogram.
+type bucket struct {
+	bound      float64
+	cumulative uint64
+}
+
+// arena holds the bucket counts of a page's deltas.
+type arena struct {
+	free []uint64
+	used int
+}
+
+// minArena is the room that an arena starts with.
+const minArena = 1024
+
+// reset ends the use of all that was handed out, and keeps the room for the
+// next page if it is not far too large.
+func (a *arena) reset() {
+	if cap(a.free) > minArena && a.used < cap(a.free)/4 {
+		a.free = nil
+	}
+	a.free, a.used = a.free[:0], 0
+}
+
+// clone returns a copy of counts that lives until reset.
+func (a *arena) clone(counts []uint64) []uint64 {
+	if cap(a.free)-len(a.free) < len(counts) {
+		a.free = make([]uint64, 0, max(minArena, 2*cap(a.free), len(counts)))
+	}
+	n := len(a.free)
+	a.free = append(a.free, counts...)
+	a.used += len(counts)
+	return a.free[n:len(a.free):len(a.free)]
+}
