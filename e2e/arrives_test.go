@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -18,8 +17,19 @@ import (
 	"otelmetricsplugin/e2e/internal/page"
 )
 
-// pageScope is the instrumentation scope of what was on the page.
-const pageScope = "otelmetricsplugin/pkg/translate"
+// The instrumentation scopes of what was on the page, and of what the plugin
+// says itself: of each scrape as the Collector's prometheusreceiver does, of
+// its own state with a prefix.
+const (
+	pageScope = "otelmetricsplugin/pkg/translate"
+	ownScope  = "otelmetricsplugin"
+	ownPrefix = "otelmetricsplugin."
+)
+
+// scrapeMetrics is what is said of each scrape.
+var scrapeMetrics = []string{
+	"scrape_duration_seconds", "scrape_samples_post_metric_relabeling", "scrape_samples_scraped", "up",
+}
 
 // TestEveryFamilyAndSampleArrives compares the engine's own page with what the
 // Collector holds, after each thing that can happen to a plugin.
@@ -88,54 +98,52 @@ type collection struct {
 	own  []page.Point // what the plugin measured itself
 }
 
-// checkArrival waits for collections that are taken from now on and fails the
-// test unless one of them is the engine's page, whole and with nothing else.
+// checkArrival fails the test unless a collection that is taken from now on is
+// the engine's page, whole and with nothing else.
 func checkArrival(t *testing.T, e *engine.Engine, c *collector.Collector) {
 	t.Helper()
-	// At boot the page comes before the engine is initialised; the engine's
-	// API, which Restart waits for, comes after.
-	confirmed := map[string]bool{}
-	var unsettled []string
-	// A gauge may move between two looks at the page; in a few collections
-	// each one has been seen at rest.
-	for range 5 {
+	settle(t, func() (wrong, unsettled []page.Diff) {
 		before := getPage(t, e)
 		got := nextCollection(t, c, time.Now())
 		after := getPage(t, e)
-
-		var wrong []string
-		expected := page.Expect(before)
-		wrong, unsettled = page.Compare(expected, page.Expect(after), got.page)
+		wrong, unsettled = page.Compare(page.Expect(before), page.Expect(after), got.page)
 		wrong = append(wrong, compareOwn(got, before, after)...)
-		for _, p := range slices.Concat(got.page, got.own) {
-			if want := resource(t, after); !maps.Equal(p.Resource, want) {
-				wrong = append(wrong, fmt.Sprintf("%s: resource\n%v, want\n%v", p.Key(), p.Resource, want))
-				break
-			}
-		}
+		return append(wrong, compareResource(t, got, after)...), unsettled
+	})
+}
+
+// settle looks until nothing is wrong and every gauge has been seen with the
+// value that the page had before and after: one may move between two looks,
+// but not at each.
+func settle(t *testing.T, look func() (wrong, unsettled []page.Diff)) {
+	t.Helper()
+	const looks = 5
+	moving := map[string]int{}
+	for i := range looks {
+		wrong, unsettled := look()
 		if len(wrong) > 0 {
-			t.Fatalf("%d differences between the engine's page (%d series) and a collection (%d points):\n%s",
-				len(wrong), len(expected), len(got.page), strings.Join(wrong[:min(len(wrong), 40)], "\n"))
+			t.Fatalf("%d differences from the engine's page:\n%s", len(wrong), list(wrong))
 		}
-		moved := map[string]bool{}
-		for _, u := range unsettled {
-			key, _, _ := strings.Cut(u, ": value ")
-			moved[key] = true
+		for _, d := range unsettled {
+			moving[d.Key]++
 		}
-		for key := range expected {
-			if !moved[key] {
-				confirmed[key] = true
-			}
-		}
-		unsettled = slices.DeleteFunc(unsettled, func(u string) bool {
-			key, _, _ := strings.Cut(u, ": value ")
-			return confirmed[key]
-		})
+		unsettled = slices.DeleteFunc(unsettled, func(d page.Diff) bool { return moving[d.Key] <= i })
 		if len(unsettled) == 0 {
 			return
 		}
+		if i == looks-1 {
+			t.Errorf("gauges that never arrived with the value on the page:\n%s", list(unsettled))
+		}
 	}
-	t.Errorf("gauges that never arrived with the value on the page:\n%s", strings.Join(unsettled, "\n"))
+}
+
+// list is the first differences, a line each.
+func list(diffs []page.Diff) string {
+	var lines []string
+	for _, d := range diffs[:min(len(diffs), 40)] {
+		lines = append(lines, d.String())
+	}
+	return strings.Join(lines, "\n")
 }
 
 func getPage(t *testing.T, e *engine.Engine) []*dto.MetricFamily {
@@ -186,24 +194,46 @@ func nextCollection(t *testing.T, c *collector.Collector, after time.Time) colle
 	}
 }
 
-// compareOwn says what is wrong with what the plugin measured itself.
-func compareOwn(got collection, before, after []*dto.MetricFamily) (wrong []string) {
-	names := map[string]page.Point{}
+// compareOwn says what is wrong with what the plugin says itself.
+func compareOwn(got collection, before, after []*dto.MetricFamily) (wrong []page.Diff) {
+	scrape := map[string]page.Point{}
 	for _, p := range got.own {
-		names[p.Name] = p
+		switch {
+		case p.Scope != ownScope:
+			wrong = append(wrong, page.Diff{Key: p.Key(), What: fmt.Sprintf("is in scope %q", p.Scope)})
+		case !strings.HasPrefix(p.Name, ownPrefix):
+			scrape[p.Name] = p
+		}
 	}
-	want := []string{"scrape_duration_seconds", "scrape_samples_scraped", "up"}
-	if have := slices.Sorted(maps.Keys(names)); !reflect.DeepEqual(have, want) {
-		return []string{fmt.Sprintf("own metrics %v, want %v", have, want)}
+	if have := slices.Sorted(maps.Keys(scrape)); !slices.Equal(have, scrapeMetrics) {
+		return append(wrong, page.Diff{Key: "scrape metrics", What: fmt.Sprintf("%v, want %v", have, scrapeMetrics)})
 	}
-	if up := names["up"]; up.Kind != page.Gauge || up.Value != 1 {
-		wrong = append(wrong, fmt.Sprintf("up: %s %v, want gauge 1", up.Kind, up.Value))
+	low, high := float64(page.Samples(before)), float64(page.Samples(after))
+	for _, gauge := range []struct {
+		name      string
+		low, high float64
+	}{
+		{"up", 1, 1},
+		{"scrape_samples_scraped", low, high},
+		{"scrape_samples_post_metric_relabeling", low, high},
+		{"scrape_duration_seconds", 1e-6, patience.Seconds()},
+	} {
+		p := scrape[gauge.name]
+		if p.Kind != page.Gauge || p.Value < gauge.low || p.Value > gauge.high {
+			wrong = append(wrong, page.Diff{Key: p.Key(), What: fmt.Sprintf("%s %v, want gauge %v to %v", p.Kind, p.Value, gauge.low, gauge.high)})
+		}
 	}
-	if n, low, high := names["scrape_samples_scraped"].Value, page.Samples(before), page.Samples(after); n < float64(low) || n > float64(high) {
-		wrong = append(wrong, fmt.Sprintf("scrape_samples_scraped: %v, want %d to %d", n, low, high))
-	}
-	if d := names["scrape_duration_seconds"].Value; d <= 0 || d > patience.Seconds() {
-		wrong = append(wrong, fmt.Sprintf("scrape_duration_seconds: %v", d))
+	return wrong
+}
+
+// compareResource says whose resource is not the engine's.
+func compareResource(t *testing.T, got collection, families []*dto.MetricFamily) (wrong []page.Diff) {
+	t.Helper()
+	want := resource(t, families)
+	for _, p := range slices.Concat(got.page, got.own) {
+		if !maps.Equal(p.Resource, want) {
+			wrong = append(wrong, page.Diff{Key: p.Key(), What: fmt.Sprintf("resource %v, want %v", p.Resource, want)})
+		}
 	}
 	return wrong
 }
@@ -211,6 +241,25 @@ func compareOwn(got collection, before, after []*dto.MetricFamily) (wrong []stri
 // resource is the resource of the engine that the page is of.
 func resource(t *testing.T, families []*dto.MetricFamily) map[string]string {
 	t.Helper()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := engineInfo(families)
+	return map[string]string{
+		"service.name":        "dockerd",
+		"service.instance.id": info["daemon_id"],
+		"service.version":     info["version"],
+		"host.name":           host,
+		"host.arch":           map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[info["architecture"]],
+		"os.type":             info["os_type"],
+		"os.description":      info["os"],
+		"os.version":          info["os_version"],
+	}
+}
+
+// engineInfo is the labels of engine_daemon_engine_info.
+func engineInfo(families []*dto.MetricFamily) map[string]string {
 	info := map[string]string{}
 	for _, f := range families {
 		if f.GetName() == "engine_daemon_engine_info" {
@@ -219,19 +268,5 @@ func resource(t *testing.T, families []*dto.MetricFamily) map[string]string {
 			}
 		}
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		t.Fatal(err)
-	}
-	arch := map[string]string{"x86_64": "amd64", "aarch64": "arm64"}[info["architecture"]]
-	return map[string]string{
-		"service.name":        "dockerd",
-		"service.instance.id": info["daemon_id"],
-		"service.version":     info["version"],
-		"host.name":           host,
-		"host.arch":           arch,
-		"os.type":             info["os_type"],
-		"os.description":      info["os"],
-		"os.version":          info["os_version"],
-	}
+	return info
 }

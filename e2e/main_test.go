@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,18 +24,27 @@ import (
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		cleanUp()
+		os.Exit(1)
+	}()
 	code := m.Run()
-	if shared.engine != nil {
-		if err := shared.engine.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, "close the shared engine:", err)
-			code = 1
-		}
-	}
-	if err := os.RemoveAll(built.dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	if !cleanUp() {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// cleanUp ends and removes what outlives a test.
+func cleanUp() (ok bool) {
+	if err := errors.Join(engine.CloseAll(), os.RemoveAll(built.dir)); err != nil {
+		fmt.Fprintln(os.Stderr, "clean up:", err)
+		return false
+	}
+	return true
 }
 
 // waiting bounds a wait of the test; what says what is waited for.
@@ -79,7 +90,7 @@ func program(t testing.TB) string {
 		if built.dir, built.err = os.MkdirTemp("", "otelmetrics-e2e-build-"); built.err != nil {
 			return
 		}
-		build := exec.Command("go", "build", "-trimpath", "-o", built.dir, "./cmd/otelmetricsplugin")
+		build := exec.Command("go", "build", "-trimpath", "-o", built.dir+string(filepath.Separator), "./cmd/otelmetricsplugin")
 		build.Dir = ".."
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -62,7 +63,6 @@ type Engine struct {
 	cmd    *exec.Cmd
 	exited chan struct{}  // closed when cmd has ended
 	clean  []func() error // what Close undoes besides, last first
-	closed bool
 }
 
 // Start runs a new engine with further dockerd flags until the end of the test.
@@ -81,7 +81,20 @@ func Start(t testing.TB, args ...string) *Engine {
 	return e
 }
 
-// New is Start for an engine that outlives a test: Close must be called.
+// open holds every engine that is not closed yet.
+var open sync.Map
+
+// CloseAll closes every engine that is still open, for the end of the tests.
+func CloseAll() error {
+	var errs []error
+	for e := range open.Range {
+		errs = append(errs, e.(*Engine).Close())
+	}
+	return errors.Join(errs...)
+}
+
+// New is Start for an engine that outlives a test: Close or CloseAll must be
+// called.
 func New(args ...string) (*Engine, error) {
 	// Not t.TempDir: it is longer than a unix socket's path may be, and it
 	// cannot be removed while the engine has mounts in it.
@@ -90,6 +103,7 @@ func New(args ...string) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{dir: dir, args: args}
+	open.Store(e, nil)
 	if err := e.start(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -219,10 +233,9 @@ func (e *Engine) end(sig unix.Signal) error {
 // Close ends the engine and all that it runs, and removes all that it made. A
 // second Close does nothing.
 func (e *Engine) Close() error {
-	if e.closed {
+	if _, is := open.LoadAndDelete(e); !is {
 		return nil
 	}
-	e.closed = true
 	var errs []error
 	if e.ended() {
 		// Only a daemon can take down what another one left running.

@@ -93,6 +93,16 @@ func (p *Plugin) Kill(t testing.TB) {
 	}
 }
 
+// PID is the id of the plugin's process.
+func (p *Plugin) PID(t testing.TB) int {
+	t.Helper()
+	proc, err := p.process()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proc.pid
+}
+
 // process is the plugin's process: the one in the plugin's cgroup.
 func (p *Plugin) process() (process, error) {
 	procs, err := processes()
@@ -125,8 +135,8 @@ func (p *Plugin) remove(ctx context.Context) error {
 	if p.engine.ended() {
 		return nil // Close will start it once more and do so
 	}
-	err := ignore(p.engine.Do(ctx, http.MethodPost, p.path("/disable?force=1"), nil, nil), http.StatusBadRequest, http.StatusNotFound)
-	return errors.Join(err,
+	err := ignore(p.engine.Do(ctx, http.MethodPost, p.path("/disable?force=1"), nil, nil), http.StatusConflict, http.StatusNotFound)
+	return errors.Join(err, // 409: it is disabled already
 		ignore(p.engine.Do(ctx, http.MethodDelete, p.path("?force=1"), nil, nil), http.StatusNotFound))
 }
 

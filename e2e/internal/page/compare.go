@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -11,15 +12,20 @@ import (
 // as a float64.
 const startTolerance = time.Millisecond
 
+// A Diff is one difference between the page and what arrived.
+type Diff struct{ Key, What string }
+
+func (d Diff) String() string { return d.Key + ": " + d.What }
+
 // Compare says what is wrong with the points of one collection, given the page
-// as it was before and as it was after: a line for each difference, in order.
+// as it was before and as it was after; differences are sorted.
 //
 // Every series of the page before must be there, once, and every point must be
 // on the page after. A counter, a histogram and a summary lie between the two
 // pages in each of their numbers. A gauge may have had any value in between;
 // where it is the same on both pages it is expected to have kept it, but only
 // in unsettled, since it may have moved there and back.
-func Compare(before, after map[string]Series, got []Point) (wrong, unsettled []string) {
+func Compare(before, after map[string]Series, got []Point) (wrong, unsettled []Diff) {
 	seen := map[string]int{}
 	for _, p := range got {
 		key := p.Key()
@@ -27,10 +33,10 @@ func Compare(before, after map[string]Series, got []Point) (wrong, unsettled []s
 		b, a := before[key], after[key]
 		switch _, known := after[key]; {
 		case !known:
-			wrong = append(wrong, key+": is not on the page")
+			wrong = append(wrong, Diff{key, "is not on the page"})
 			continue
 		case seen[key] > 1:
-			wrong = append(wrong, key+": is there more than once")
+			wrong = append(wrong, Diff{key, "is there more than once"})
 			continue
 		}
 		if b.Name == "" { // first seen in between: it began at zero
@@ -38,20 +44,23 @@ func Compare(before, after map[string]Series, got []Point) (wrong, unsettled []s
 			b.Value, b.Count, b.Sum, b.Buckets = 0, 0, 0, make([]uint64, len(a.Buckets))
 		}
 		for _, d := range compare(b, a, p.Series) {
-			wrong = append(wrong, key+": "+d)
+			wrong = append(wrong, Diff{key, d})
 		}
-		if p.Kind == Gauge && same(b.Value, a.Value) && !same(b.Value, p.Value) {
-			unsettled = append(unsettled, fmt.Sprintf("%s: value %v, want %v", key, p.Value, b.Value))
+		if p.Kind == Gauge && moved(p.Name, b.Value, p.Value, a.Value) {
+			unsettled = append(unsettled, Diff{key, fmt.Sprintf("value %v, want %v", p.Value, b.Value)})
 		}
 	}
 	for key := range before {
 		if seen[key] == 0 {
-			wrong = append(wrong, key+": is missing")
+			wrong = append(wrong, Diff{key, "is missing"})
 		}
 	}
-	slices.Sort(wrong)
-	slices.Sort(unsettled)
-	return wrong, unsettled
+	return sorted(wrong), sorted(unsettled)
+}
+
+func sorted(diffs []Diff) []Diff {
+	slices.SortFunc(diffs, func(a, b Diff) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.What, b.What)) })
+	return diffs
 }
 
 func compare(before, after, got Series) (wrong []string) {
@@ -100,6 +109,16 @@ func compare(before, after, got Series) (wrong []string) {
 		between("sum", got.Sum, before.Sum, after.Sum)
 	}
 	return wrong
+}
+
+// looking is by how much a gauge may differ because somebody looks: each scrape
+// is itself a connection with its goroutines.
+var looking = map[string]float64{"process_open_fds": 3, "go_goroutines": 10}
+
+// moved reports whether a gauge was at rest on the page and something else in
+// between.
+func moved(name string, before, got, after float64) bool {
+	return same(before, after) && !same(before, got) && !(math.Abs(got-before) <= looking[name])
 }
 
 // same is equality for which NaN is a value like any other.

@@ -2,6 +2,7 @@ package page
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -66,11 +67,12 @@ func TestCompareFindsEachDefect(t *testing.T) {
 				points = append(points, Point{Series: before[key]})
 			}
 			wrong, unsettled := Compare(before, after, test.defect(points))
-			if !slices.Equal(wrong, test.wrong) {
-				t.Errorf("wrong:\n%s\nwant:\n%s", strings.Join(wrong, "\n"), strings.Join(test.wrong, "\n"))
-			}
-			if !slices.Equal(unsettled, test.unsettled) {
-				t.Errorf("unsettled:\n%s\nwant:\n%s", strings.Join(unsettled, "\n"), strings.Join(test.unsettled, "\n"))
+			for what, got := range map[string][2][]string{
+				"wrong": {texts(wrong), test.wrong}, "unsettled": {texts(unsettled), test.unsettled},
+			} {
+				if !slices.Equal(got[0], got[1]) {
+					t.Errorf("%s:\n%s\nwant:\n%s", what, strings.Join(got[0], "\n"), strings.Join(got[1], "\n"))
+				}
 			}
 		})
 	}
@@ -82,4 +84,52 @@ func index(all ...Series) map[string]Series {
 		m[s.Key()] = s
 	}
 	return m
+}
+
+func texts(diffs []Diff) (all []string) {
+	for _, d := range diffs {
+		all = append(all, d.String())
+	}
+	return all
+}
+
+func TestCompareLinesFindsEachDefect(t *testing.T) {
+	before := map[string]Line{"c{}": {3, true}, "g{}": {5, false}}
+	after := map[string]Line{"c{}": {4, true}, "g{}": {5, false}}
+	for _, test := range []struct {
+		name             string
+		got              map[string]Line
+		wrong, unsettled []string
+	}{
+		{name: "none", got: map[string]Line{"c{}": {4, false}, "g{}": {5, false}}},
+		{name: "missing and extra", got: map[string]Line{"c{}": {4, false}, "x{}": {5, false}},
+			wrong: []string{"g{}: is missing", "x{}: is not on the page"}},
+		{name: "values", got: map[string]Line{"c{}": {5, false}, "g{}": {6, false}},
+			wrong: []string{"c{}: value 5, want 3 to 4"}, unsettled: []string{"g{}: value 6, want 5"}},
+	} {
+		wrong, unsettled := CompareLines(before, after, test.got)
+		if !slices.Equal(texts(wrong), test.wrong) || !slices.Equal(texts(unsettled), test.unsettled) {
+			t.Errorf("%s: wrong %v, unsettled %v, want %v, %v", test.name, wrong, unsettled, test.wrong, test.unsettled)
+		}
+	}
+}
+
+func TestAGaugeThatCountsWhoLooksMayBeOffByThem(t *testing.T) {
+	for _, test := range []struct {
+		name               string
+		before, got, after float64
+		want               bool
+	}{
+		{name: "process_open_fds", before: 46, got: 45, after: 46, want: false},
+		{name: "process_open_fds", before: 46, got: 40, after: 46, want: true},
+		{name: "process_max_fds", before: 46, got: 45, after: 46, want: true},
+		{name: "process_max_fds", before: 46, got: 46, after: 46, want: false},
+		{name: "process_max_fds", before: 46, got: 40, after: 47, want: false},
+		{name: "nan", before: math.NaN(), got: math.NaN(), after: math.NaN(), want: false},
+		{name: "nan", before: math.NaN(), got: 1, after: math.NaN(), want: true},
+	} {
+		if got := moved(test.name, test.before, test.got, test.after); got != test.want {
+			t.Errorf("moved(%s, %v, %v, %v) is %v", test.name, test.before, test.got, test.after, got)
+		}
+	}
 }

@@ -1,9 +1,11 @@
 package page
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 )
@@ -28,7 +30,7 @@ func Lines(families []*dto.MetricFamily, target ...string) map[string]Line {
 				}
 			}
 			add := func(suffix string, value float64, grows bool, more ...string) {
-				all[f.GetName()+suffix+join(slices.Concat(labels, more))] = Line{value, grows}
+				all[f.GetName()+suffix+Join(slices.Concat(labels, more))] = Line{value, grows}
 			}
 			switch f.GetType() {
 			case dto.MetricType_COUNTER:
@@ -39,14 +41,14 @@ func Lines(families []*dto.MetricFamily, target ...string) map[string]Line {
 				add("", m.GetUntyped().GetValue(), false)
 			case dto.MetricType_HISTOGRAM:
 				for _, b := range m.GetHistogram().Bucket {
-					add("_bucket", float64(b.GetCumulativeCount()), true, Label("le", number64(b.GetUpperBound())))
+					add("_bucket", float64(b.GetCumulativeCount()), true, Label("le", float(b.GetUpperBound())))
 				}
 				add("_bucket", float64(m.GetHistogram().GetSampleCount()), true, Label("le", "+Inf"))
 				add("_sum", m.GetHistogram().GetSampleSum(), true)
 				add("_count", float64(m.GetHistogram().GetSampleCount()), true)
 			case dto.MetricType_SUMMARY:
 				for _, q := range m.GetSummary().Quantile {
-					add("", q.GetValue(), false, Label("quantile", number64(q.GetQuantile())))
+					add("", q.GetValue(), false, Label("quantile", float(q.GetQuantile())))
 				}
 				add("_sum", m.GetSummary().GetSampleSum(), true)
 				add("_count", float64(m.GetSummary().GetSampleCount()), true)
@@ -66,31 +68,29 @@ func Types(families []*dto.MetricFamily) map[string]string {
 }
 
 // CompareLines is [Compare] for samples.
-func CompareLines(before, after, got map[string]Line) (wrong, unsettled []string) {
+func CompareLines(before, after, got map[string]Line) (wrong, unsettled []Diff) {
 	for key, g := range got {
 		b, a := before[key], after[key]
 		if _, known := after[key]; !known {
-			wrong = append(wrong, key+": is not on the page")
+			wrong = append(wrong, Diff{key, "is not on the page"})
 			continue
 		}
 		switch {
 		case a.Grows && !(b.Value <= g.Value && g.Value <= a.Value):
-			wrong = append(wrong, key+": value "+number64(g.Value)+", want "+number64(b.Value)+" to "+number64(a.Value))
-		case !a.Grows && same(b.Value, a.Value) && !same(b.Value, g.Value):
-			unsettled = append(unsettled, key+": value "+number64(g.Value)+", want "+number64(b.Value))
+			wrong = append(wrong, Diff{key, fmt.Sprintf("value %v, want %v to %v", g.Value, b.Value, a.Value)})
+		case !a.Grows && moved(strings.SplitN(key, "{", 2)[0], b.Value, g.Value, a.Value):
+			unsettled = append(unsettled, Diff{key, fmt.Sprintf("value %v, want %v", g.Value, b.Value)})
 		}
 	}
 	for key := range before {
 		if _, ok := got[key]; !ok {
-			wrong = append(wrong, key+": is missing")
+			wrong = append(wrong, Diff{key, "is missing"})
 		}
 	}
-	slices.Sort(wrong)
-	slices.Sort(unsettled)
-	return wrong, unsettled
+	return sorted(wrong), sorted(unsettled)
 }
 
-func number64(v float64) string {
+func float(v float64) string {
 	if math.IsInf(v, +1) {
 		return "+Inf"
 	}

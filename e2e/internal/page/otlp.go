@@ -95,7 +95,7 @@ func point(kind Kind, p interface {
 	for k, v := range p.Attributes().All() {
 		labels = append(labels, Label(k, v.AsString()))
 	}
-	s := Series{Kind: kind, Labels: join(labels), Time: p.Timestamp().AsTime()}
+	s := Series{Kind: kind, Labels: Join(labels), Time: p.Timestamp().AsTime()}
 	if p.StartTimestamp() != 0 {
 		s.Start = p.StartTimestamp().AsTime()
 	}

@@ -128,7 +128,7 @@ func expect(kind dto.MetricType, m *dto.Metric, started time.Time) Series {
 			labels = append(labels, Label(l.GetName(), l.GetValue()))
 		}
 	}
-	s := Series{Labels: join(labels)}
+	s := Series{Labels: Join(labels)}
 	if m.TimestampMs != nil {
 		s.Time = time.UnixMilli(m.GetTimestampMs())
 	}
@@ -197,8 +197,8 @@ func Samples(families []*dto.MetricFamily) int {
 // Label is a label as the text format writes it.
 func Label(name, value string) string { return fmt.Sprintf("%s=%q", name, value) }
 
-// join puts labels into their canonical order and form.
-func join(labels []string) string {
+// Join puts labels into their canonical order and form.
+func Join(labels []string) string {
 	slices.Sort(labels)
 	return "{" + strings.Join(labels, ",") + "}"
 }
