@@ -209,23 +209,23 @@ func (m *Manager) watch() {
 	if m.cfg.Dial == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithCancel(context.Background())
 	m.unwatch = cancel
 	m.watches.Go(func() {
 		defer cancel()
+		over := time.After(grace)
 		again := time.NewTicker(retry)
 		defer again.Stop()
 		for {
-			err := m.cfg.Dial(ctx)
-			if ctx.Err() == nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			if err := m.cfg.Dial(ctx); !errors.Is(err, syscall.ECONNREFUSED) {
 				return // alive, or ill in a way that a restart does not cure
 			}
 			select {
 			case <-again.C:
+			case <-over:
+				m.foundStale()
+				return
 			case <-ctx.Done():
-				if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-					m.foundStale()
-				}
 				return
 			}
 		}
