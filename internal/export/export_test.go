@@ -1,0 +1,353 @@
+package export_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/resource"
+	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"otelmetricsplugin/internal/export"
+	"otelmetricsplugin/internal/settings"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// server is a Collector that keeps the metadata of each request.
+type server struct {
+	colmetricpb.UnimplementedMetricsServiceServer
+	address string
+	seen    chan metadata.MD
+}
+
+func (s *server) Export(ctx context.Context, _ *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	s.seen <- md
+	return &colmetricpb.ExportMetricsServiceResponse{}, nil
+}
+
+func serve(t *testing.T, network, address string, options ...grpc.ServerOption) *server {
+	t.Helper()
+	listener, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{address: listener.Addr().String(), seen: make(chan metadata.MD, 10)}
+	g := grpc.NewServer(options...)
+	colmetricpb.RegisterMetricsServiceServer(g, s)
+	go func() { _ = g.Serve(listener) }()
+	t.Cleanup(g.Stop)
+	return s
+}
+
+func dial(t *testing.T, s *settings.Settings) colmetricpb.MetricsServiceClient {
+	t.Helper()
+	conn, err := export.Dial(s, "otelmetricsplugin/test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return colmetricpb.NewMetricsServiceClient(conn)
+}
+
+func send(t *testing.T, client colmetricpb.MetricsServiceClient) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	_, err := client.Export(ctx, &colmetricpb.ExportMetricsServiceRequest{})
+	return err
+}
+
+func TestEachRequestCarriesUserAgentHeadersAndCompression(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "headers")
+	write(t, file, "# a secret\n\nAuthorization = Bearer a=b,c \nx-both=file\n")
+	socket := filepath.Join(shortDir(t), "c.sock")
+	for _, target := range []struct {
+		server   *server
+		endpoint string
+	}{
+		{serve(t, "unix", socket), "unix://" + socket},
+		{serve(t, "tcp", "127.0.0.1:0"), ""},
+	} {
+		s := &settings.Settings{
+			Endpoint:    settings.Endpoint{Target: target.endpoint},
+			Headers:     map[string]string{"x-env": "env", "x-both": "env"},
+			HeadersFile: file, Gzip: true,
+		}
+		if target.endpoint == "" {
+			s.Endpoint.Target = "dns:///" + target.server.address
+		}
+		if err := send(t, dial(t, s)); err != nil {
+			t.Fatal(err)
+		}
+		md := <-target.server.seen
+		for name, want := range map[string]string{
+			"authorization": "Bearer a=b,c", "x-both": "file", "x-env": "env", "grpc-accept-encoding": "gzip",
+		} {
+			if got := strings.Join(md.Get(name), "|"); got != want {
+				t.Errorf("header %s is %q, want %q", name, got, want)
+			}
+		}
+		if got := strings.Join(md.Get("user-agent"), ""); !strings.HasPrefix(got, "otelmetricsplugin/test grpc-go/") {
+			t.Errorf("the user agent is %q", got)
+		}
+	}
+}
+
+func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
+	target := serve(t, "tcp", "127.0.0.1:0")
+	file := filepath.Join(t.TempDir(), "headers")
+	client := dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, HeadersFile: file})
+	for _, step := range []struct{ content, want string }{
+		{"", "OTEL_EXPORTER_OTLP_HEADERS_FILE: open " + file + ": no such file or directory"},
+		{"authorization secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 1 of " + file + " is no name=value"},
+		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + `: "bad name" is no name of a header`},
+	} {
+		if step.content != "" {
+			write(t, file, step.content)
+		}
+		err := send(t, client)
+		if status.Code(err) != codes.Unavailable || status.Convert(err).Message() != step.want {
+			t.Errorf("with %q the error is\n%v, want Unavailable\n%s", step.content, err, step.want)
+		}
+	}
+	for _, secret := range []string{"one", "two"} {
+		write(t, file, "authorization="+secret)
+		if err := send(t, client); err != nil {
+			t.Fatal(err)
+		}
+		if got := (<-target.seen).Get("authorization"); len(got) != 1 || got[0] != secret {
+			t.Errorf("the header is %q, want %q", got, secret)
+		}
+	}
+}
+
+// authority issues certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  []byte
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{}
+	a.cert, a.key, a.pem, _ = issue(t, nil, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	})
+	return a
+}
+
+// issue issues a certificate, signed by a or by itself.
+func issue(t *testing.T, a *authority, template *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM, keyPEM []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	template.NotBefore = template.NotAfter.Add(-2 * time.Hour)
+	parent, signer := template, key
+	if a != nil {
+		parent, signer = a.cert, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err = x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+}
+
+func pair(t *testing.T, a *authority, template *x509.Certificate) tls.Certificate {
+	t.Helper()
+	_, _, cert, key := issue(t, a, template)
+	p, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func loopback() *x509.Certificate {
+	return &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+}
+
+func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
+	ours, other := newAuthority(t), newAuthority(t)
+	good := pair(t, ours, loopback())
+	expired := loopback()
+	expired.NotAfter = time.Now().Add(-time.Minute)
+	dir := t.TempDir()
+	ca, cert, key := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+
+	clients := x509.NewCertPool()
+	clients.AppendCertsFromPEM(ours.pem)
+	mutual := &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
+
+	for _, test := range []struct {
+		name   string
+		server *tls.Config // nil is plaintext
+		files  settings.TLSFiles
+		plain  bool   // the client uses plaintext
+		before func() // makes the fault
+		want   string
+		mend   func() // nil: the server's fault, or the settings'
+	}{
+		{
+			name: "no file of authorities yet", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
+			before: func() { _ = os.Remove(ca) }, want: "authorities: open " + ca + ": no such file or directory",
+			mend: func() { write(t, ca, string(ours.pem)) },
+		},
+		{
+			name: "a file that is none", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
+			before: func() { write(t, ca, "x") }, want: "authorities: " + ca + " holds no PEM certificate",
+			mend: func() { write(t, ca, string(ours.pem)) },
+		},
+		{
+			name: "wrong authority", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
+			before: func() { write(t, ca, string(other.pem)) }, want: "x509: certificate signed by unknown authority",
+			mend: func() { write(t, ca, string(ours.pem)) },
+		},
+		{
+			name: "public authorities", server: &tls.Config{Certificates: []tls.Certificate{good}},
+			want: "x509: certificate signed by unknown authority",
+		},
+		{
+			name: "expired", server: &tls.Config{Certificates: []tls.Certificate{pair(t, ours, expired)}}, files: settings.TLSFiles{CA: ca},
+			before: func() { write(t, ca, string(ours.pem)) }, want: "certificate has expired",
+		},
+		{
+			name: "wrong name", server: &tls.Config{Certificates: []tls.Certificate{pair(t, ours, &x509.Certificate{DNSNames: []string{"collector"}})}},
+			files: settings.TLSFiles{CA: ca}, want: "doesn't contain any IP SANs",
+		},
+		{
+			name: "client certificate required", server: mutual, files: settings.TLSFiles{CA: ca},
+			want: "certificate required",
+		},
+		{
+			name: "client certificate not there yet", server: mutual, files: settings.TLSFiles{CA: ca, Certificate: cert, Key: key},
+			want: "client certificate " + cert + " with key " + key + ": open " + cert + ": no such file or directory",
+			mend: func() {
+				_, _, c, k := issue(t, ours, &x509.Certificate{Subject: pkix.Name{CommonName: "client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+				write(t, cert, string(c))
+				write(t, key, string(k))
+			},
+		},
+		{name: "plaintext server behind https", files: settings.TLSFiles{CA: ca}, want: "first record does not look like a TLS handshake"},
+		{name: "TLS server behind http", server: &tls.Config{Certificates: []tls.Certificate{good}}, plain: true, want: "error reading server preface"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var options []grpc.ServerOption
+			if test.server != nil {
+				options = append(options, grpc.Creds(credentials.NewTLS(test.server)))
+			}
+			target := serve(t, "tcp", "127.0.0.1:0", options...)
+			if test.before != nil {
+				test.before()
+			}
+			client := dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address, TLS: !test.plain}, TLS: test.files})
+			err := send(t, client)
+			// A server's refusal of the client's certificate races with the
+			// client's first write, whose failure says less.
+			for end := time.Now().Add(20 * time.Second); strings.Contains(fmt.Sprint(err), "broken pipe") && time.Now().Before(end); {
+				err = send(t, client)
+			}
+			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("the error is\n%v, want Unavailable with\n%s", err, test.want)
+			}
+			if test.mend == nil {
+				return
+			}
+			test.mend()
+			deadline := time.Now().Add(20 * time.Second)
+			for err != nil {
+				if err = send(t, client); err != nil && time.Now().After(deadline) {
+					t.Fatalf("20 s after it was mended: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
+	var got *colmetricpb.ExportMetricsServiceRequest
+	var answer error
+	exporter, err := export.New(t.Context(), func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+		got = proto.CloneOf(req)
+		return nil, answer
+	}, sdkmetric.DeltaTemporalitySelector, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exporter.Temporality(sdkmetric.InstrumentKindCounter) != metricdata.DeltaTemporality {
+		t.Error("the temporality is not the one asked for")
+	}
+	rm := &metricdata.ResourceMetrics{Resource: resource.Empty(), ScopeMetrics: []metricdata.ScopeMetrics{{
+		Metrics: []metricdata.Metrics{{Name: "m", Data: metricdata.Gauge[int64]{DataPoints: []metricdata.DataPoint[int64]{{Value: 1}}}}},
+	}}}
+	if err := exporter.Export(t.Context(), rm); err != nil {
+		t.Fatal(err)
+	}
+	if name := got.GetResourceMetrics()[0].GetScopeMetrics()[0].GetMetrics()[0].GetName(); name != "m" {
+		t.Errorf("the request is %v", got)
+	}
+	answer = status.Error(codes.InvalidArgument, "no")
+	if err := exporter.Export(t.Context(), rm); err == nil || !strings.Contains(err.Error(), "no") {
+		t.Errorf("the error is %v", err)
+	}
+	if err := exporter.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
