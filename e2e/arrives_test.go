@@ -87,7 +87,13 @@ func install(t testing.TB, e *engine.Engine, c *collector.Collector, replace map
 		}
 		return '-'
 	}, strings.ToLower(t.Name()))
+	mark := e.Log.Len()
 	p := e.CreatePlugin(t, "otelmetrics:"+name, config(t, replace), program(t))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the engine said of the plugin:\n%s", strings.Join(p.Log(mark), "\n"))
+		}
+	})
 	p.Set(t, "OTLP_ENDPOINT=http://"+c.Endpoint, "OTEL_METRIC_EXPORT_INTERVAL=1s")
 	return p
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -91,6 +92,12 @@ func (p *Plugin) Kill(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Log returns the lines of the engine's log from the mark on that name the
+// plugin: what it wrote itself, and what the engine has to say of it.
+func (p *Plugin) Log(mark int) []string {
+	return slices.DeleteFunc(p.engine.Log.Since(mark), func(line string) bool { return !strings.Contains(line, p.ID) })
 }
 
 // PID is the id of the plugin's process.
