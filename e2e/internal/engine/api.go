@@ -85,7 +85,7 @@ func (e *Engine) call(ctx context.Context, method, path string, body any) ([]byt
 }
 
 // must calls the engine's API for a test that cannot go on without it.
-func (e *Engine) must(t testing.TB, method, path string, body, out any) {
+func (e *Engine) must(t *testing.T, method, path string, body, out any) {
 	t.Helper()
 	if err := e.Do(t.Context(), method, path, body, out); err != nil {
 		t.Fatal(err)

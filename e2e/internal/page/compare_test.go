@@ -62,7 +62,7 @@ func TestCompareFindsEachDefect(t *testing.T) {
 			wrong: []string{`s{}: quantiles [], want [{0.5 1}]`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var points []Point
+			points := make([]Point, 0, len(before))
 			for _, key := range slices.Sorted(maps.Keys(before)) {
 				points = append(points, Point{Series: before[key]})
 			}
