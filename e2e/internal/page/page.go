@@ -39,6 +39,7 @@ type Series struct {
 	Name   string
 	Labels string // {a="b",c="d"}, sorted by name
 	Kind   Kind
+	Type   string // of the family: counter, gauge, histogram, summary, unknown
 	Help   string
 	Unit   string
 
@@ -114,11 +115,17 @@ func Expect(families []*dto.MetricFamily) map[string]Series {
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			s := expect(f.GetType(), m, started)
-			s.Name, s.Help, s.Unit = f.GetName(), f.GetHelp(), f.GetUnit()
+			s.Name, s.Type, s.Help, s.Unit = f.GetName(), types[f.GetType()], f.GetHelp(), f.GetUnit()
 			all[s.Key()] = s
 		}
 	}
 	return all
+}
+
+// types are the values of the metadata prometheus.type.
+var types = map[dto.MetricType]string{
+	dto.MetricType_COUNTER: "counter", dto.MetricType_GAUGE: "gauge", dto.MetricType_UNTYPED: "unknown",
+	dto.MetricType_HISTOGRAM: "histogram", dto.MetricType_SUMMARY: "summary",
 }
 
 func expect(kind dto.MetricType, m *dto.Metric, started time.Time) Series {
