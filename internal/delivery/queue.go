@@ -222,11 +222,13 @@ func (q *Queue) Accept(_ context.Context, req *colmetricpb.ExportMetricsServiceR
 	defer q.accepting.Unlock()
 
 	q.mu.Lock()
-	limit, idle, ended := q.limit, q.well && len(q.items) == 0, q.ended
-	q.mu.Unlock()
-	if ended {
+	if q.ended {
+		q.mu.Unlock()
 		return ErrClosed
 	}
+	q.diskReady() // what a disk that has recovered holds is older
+	limit, idle := q.limit, q.well && len(q.items) == 0
+	q.mu.Unlock()
 	now := time.Now()
 	var invalid, tooLarge int
 	q.serialise(req, limit, func(data []byte, points int) {
@@ -316,6 +318,14 @@ func (q *Queue) pop(it *item) {
 	q.points -= int64(it.points)
 }
 
+// bytes is what the items take, on the disk and in memory.
+func (q *Queue) bytes() int64 {
+	if q.spool == nil {
+		return q.memory
+	}
+	return q.spool.used + q.memory
+}
+
 // finish takes out an item that is delivered or dropped for good.
 func (q *Queue) finish(it *item) {
 	q.pop(it)
@@ -378,6 +388,7 @@ func (q *Queue) diskReady() bool {
 		q.diskFails(err)
 		return false
 	}
+	q.diskWorks()
 	if len(foreign) > 0 {
 		q.log.Warn("files in the spool directory are not the spool's: they are left alone",
 			"dir", q.cfg.Dir, "files", len(foreign), "first", foreign[0])
@@ -416,9 +427,7 @@ func (q *Queue) store(it *item) bool {
 		q.diskFails(err)
 		return false
 	}
-	if _, ended := q.states.disk.end(); ended {
-		q.log.Info("the spool can be written again", "dir", q.cfg.Dir)
-	}
+	q.diskWorks()
 	q.held--
 	q.memory -= it.size
 	it.data, it.packed, it.size = nil, false, need
@@ -429,6 +438,12 @@ func (q *Queue) diskFails(err error) {
 	if q.states.disk.begin(0) {
 		q.log.Warn("the spool cannot be written: requests wait in memory, and a restart loses them", "dir", q.cfg.Dir,
 			"error", err, "max_bytes", q.cfg.MaxMemory, "remedy", "free space on the disk, or correct SPOOL_DIR; it is tried again with each request")
+	}
+}
+
+func (q *Queue) diskWorks() {
+	if _, ended := q.states.disk.end(); ended {
+		q.log.Info("the spool can be written again", "dir", q.cfg.Dir)
 	}
 }
 
@@ -487,8 +502,8 @@ func (q *Queue) drop(reason string, points int) { q.count.Dropped[reason] += int
 func (q *Queue) dropFull(it *item) {
 	q.drop(DroppedQueueFull, it.points)
 	if q.states.full.begin(it.points) {
-		q.log.Warn("the queue is full: the oldest data points are dropped", "max_bytes", q.cfg.MaxBytes,
-			"requests", len(q.items), "remedy", "bring the Collector back, or raise SPOOL_MAX_BYTES")
+		q.log.Warn("the queue is full: the oldest data points are dropped", "requests", len(q.items),
+			"bytes", q.bytes(), "remedy", "bring the Collector back, or raise SPOOL_MAX_BYTES")
 	}
 }
 
