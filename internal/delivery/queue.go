@@ -111,7 +111,7 @@ func setDefault[T comparable](v *T, d T) {
 // well without being on the disk too.
 const spillAfter = time.Second
 
-// minLimit is what the size of a message is not learned below.
+// minLimit is the smallest size of a message that is learned for those to come.
 const minLimit = 64 << 10
 
 // ErrClosed is what [Queue.Accept] returns after [Queue.Close] was called.
