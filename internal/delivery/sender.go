@@ -190,7 +190,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 			"retries", was.retries, "requests", len(q.items))
 	}
 	if what == tooLarge && it.points > 1 {
-		if limit := len(data) / 2; limit >= minLimit && limit < q.limit {
+		if limit := max(len(data)/2, minLimit); limit < min(q.limit, len(data)) {
 			q.limit = limit
 			q.log.Info("the Collector refuses a request for its size: smaller ones are sent", "bytes", len(data), "max_bytes", limit, "message", clip(message))
 		}
