@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -356,6 +357,13 @@ func drained(t testing.TB, q *Queue) Stats {
 		t.Fatalf("not drained: %+v", s)
 	}
 	return s
+}
+
+// await waits until the state of q is as ok says.
+func await(q *Queue, ok func(Stats) bool) {
+	for !ok(q.Stats()) {
+		runtime.Gosched()
+	}
 }
 
 func dropped(s Stats) map[string]int64 {

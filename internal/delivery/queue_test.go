@@ -685,9 +685,7 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.wait(func() bool { return c.held.points() > 0 })
-	for q.Stats().DeliveredRequests == 0 { // the answer is on its way
-		runtime.Gosched()
-	}
+	await(q, func(s Stats) bool { return s.DeliveredRequests > 0 })
 
 	var rm metricdata.ResourceMetrics
 	if err := reader.Collect(t.Context(), &rm); err != nil {

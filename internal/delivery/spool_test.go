@@ -323,7 +323,7 @@ func TestSpoolInUseByAnotherProcessIsWaitedForInMemory(t *testing.T) {
 	c.answer = func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 	q := open(t, Config{Conn: to(c), Dir: dir, Logger: log.logger(), MinBackoff: time.Hour})
 	accept(t, q, want, page(2, 2))
-	c.attempts(1) // and the next is in Close
+	await(q, func(s Stats) bool { return s.Retries == 1 }) // and the next is in Close
 	if s := q.Stats(); s.MemoryBytes == 0 || s.DiskBytes != 0 || s.QueuedPoints != 2 {
 		t.Errorf("%+v", s)
 	}
