@@ -27,7 +27,8 @@ const ScopeName = "otelmetricsplugin"
 type Config struct {
 	// Scrape reads the page once; it bounds itself in time.
 	Scrape func(context.Context) ([]*dto.MetricFamily, error)
-	// Exporter makes the exporter of one pipeline, which shuts it down.
+	// Exporter makes the exporter of one pipeline, which shuts it down. Its
+	// exports bound themselves in time.
 	Exporter func(context.Context) (sdkmetric.Exporter, error)
 	// Interval is the time between two collections.
 	Interval time.Duration
@@ -284,7 +285,10 @@ func (d *describing) Export(ctx context.Context, rm *metricdata.ResourceMetrics)
 		return nil
 	}
 	described := metricdata.ResourceMetrics{Resource: d.pipeline.resource, ScopeMetrics: rm.ScopeMetrics}
-	return d.Exporter.Export(translate.NewContext(ctx, d.pipeline.result), &described)
+	// What was collected is exported also when the reader's time is over: with
+	// delta temporality it is nowhere else.
+	ctx = translate.NewContext(context.WithoutCancel(ctx), d.pipeline.result)
+	return d.Exporter.Export(ctx, &described)
 }
 
 // Once collects once, exports once and returns the error of either, a failed
