@@ -94,8 +94,14 @@ func install(t *testing.T, e *engine.Engine, c *collector.Collector, replace map
 			t.Logf("the engine said of the plugin:\n%s", strings.Join(p.Log(mark), "\n"))
 		}
 	})
-	p.Set(t, "OTLP_ENDPOINT=http://"+c.Endpoint, "OTEL_METRIC_EXPORT_INTERVAL=1s")
+	configure(t, p, c)
 	return p
+}
+
+// configure makes the plugin export to the Collector, every second.
+func configure(t *testing.T, p *engine.Plugin, c *collector.Collector) {
+	t.Helper()
+	p.Set(t, "OTLP_ENDPOINT=http://"+c.Endpoint, "OTEL_METRIC_EXPORT_INTERVAL=1s")
 }
 
 // collection is what one scrape became.

@@ -107,12 +107,8 @@ func program(t *testing.T) string {
 // config is the plugin's own config.json, with the given keys replaced.
 func config(t *testing.T, replace map[string]any) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../config.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var fields map[string]any
-	if err := json.Unmarshal(data, &fields); err != nil {
+	if err := json.Unmarshal(read(t, "../config.json"), &fields); err != nil {
 		t.Fatalf("config.json: %v", err)
 	}
 	for key, value := range replace {
@@ -121,7 +117,17 @@ func config(t *testing.T, replace map[string]any) []byte {
 		}
 		fields[key] = value
 	}
-	if data, err = json.Marshal(fields); err != nil {
+	data, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path) //nolint:gosec // of this repository, or built from it
+	if err != nil {
 		t.Fatal(err)
 	}
 	return data

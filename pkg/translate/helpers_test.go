@@ -27,6 +27,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -72,12 +73,15 @@ func decodeText(page []byte) ([]*dto.MetricFamily, error) {
 	return families, err
 }
 
+// decodeProto decodes a page in the protobuf format. It does not use expfmt's
+// decoder, which allocates whatever length a message claims to have.
 func decodeProto(page []byte) ([]*dto.MetricFamily, error) {
-	dec := expfmt.NewDecoder(bytes.NewReader(page), expfmt.NewFormat(expfmt.TypeProtoDelim))
+	r := bytes.NewReader(page)
+	opts := protodelim.UnmarshalOptions{MaxSize: int64(len(page))}
 	var families []*dto.MetricFamily
 	for {
 		mf := &dto.MetricFamily{}
-		if err := dec.Decode(mf); errors.Is(err, io.EOF) {
+		if err := opts.UnmarshalFrom(r, mf); errors.Is(err, io.EOF) {
 			return families, nil
 		} else if err != nil {
 			return families, err

@@ -170,7 +170,7 @@ func (t *Translator) hash(labels []*dto.LabelPair) uint64 {
 // newSeries returns a series with the given labels, or nil if they are
 // invalid.
 func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
-	attrs := make([]attribute.KeyValue, 0, len(labels))
+	attrs := t.scratch.attrs[:0]
 	var sc instrumentation.Scope
 	var scopeAttrs []attribute.KeyValue
 	scoped := false
@@ -184,7 +184,7 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 		}
 		key, ok := strings.CutPrefix(name, "otel_scope_")
 		if !ok {
-			attrs = append(attrs, attribute.String(name, value))
+			attrs = append(attrs, t.scratch.attribute(len(attrs), name, value))
 			continue
 		}
 		scoped = true
@@ -192,13 +192,13 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 		case "":
 			return nil
 		case "name":
-			sc.Name = value
+			sc.Name = strings.Clone(value)
 		case "version":
-			sc.Version = value
+			sc.Version = strings.Clone(value)
 		case "schema_url":
-			sc.SchemaURL = value
+			sc.SchemaURL = strings.Clone(value)
 		default:
-			scopeAttrs = append(scopeAttrs, attribute.String(key, value))
+			scopeAttrs = append(scopeAttrs, attribute.String(strings.Clone(key), strings.Clone(value)))
 		}
 	}
 	if len(attrs) > maxLabels || len(scopeAttrs) > maxLabels {
@@ -207,12 +207,12 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 	if !scoped {
 		sc = instrumentation.Scope{Name: ScopeName, Version: t.cfg.Version}
 	}
-	n := len(attrs)
 	s := &series{attrs: attribute.NewSet(attrs...)}
 	sc.Attributes = attribute.NewSet(scopeAttrs...)
-	if s.attrs.Len() != n || sc.Attributes.Len() != len(scopeAttrs) {
+	if s.attrs.Len() != len(attrs) || sc.Attributes.Len() != len(scopeAttrs) {
 		return nil // a repeated name
 	}
+	t.scratch.attrs = attrs
 	if s.scope = t.scopes[sc]; s.scope == nil {
 		s.scope = &scope{Scope: sc}
 		t.scopes[sc] = s.scope

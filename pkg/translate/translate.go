@@ -109,7 +109,7 @@ type Result struct {
 // Translate translates one page that was scraped at the given time, which
 // becomes the timestamp of every sample without one of its own. It accepts any
 // page, whatever it holds, and counts what cannot be translated in
-// Result.Dropped. Of the families it keeps the strings of labels only.
+// Result.Dropped. Of the families it keeps nothing.
 func (t *Translator) Translate(families []*dto.MetricFamily, at time.Time) *Result {
 	r := t.begin(at)
 	t.page.findProcessStart(families, t.last)

@@ -42,13 +42,43 @@ func (e *Engine) CreatePlugin(t *testing.T, name string, config []byte, program 
 	)
 	p := &Plugin{Name: name, engine: e}
 	e.must(t, http.MethodPost, "/plugins/create?name="+url.QueryEscape(name), archive, nil)
+	p.removeAtEnd(t)
+	p.ID = p.inspect(t).ID
+	return p
+}
+
+func (p *Plugin) removeAtEnd(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := p.remove(context.Background()); err != nil {
 			t.Errorf("remove what the test made: %v", err)
 		}
 	})
+}
+
+// InstallPlugin does what `docker plugin install --disable --alias NAME` does
+// with a reference to a registry, and grants what the plugin asks for. The
+// plugin is removed at the end of the test.
+func (e *Engine) InstallPlugin(t *testing.T, name, reference string) *Plugin {
+	t.Helper()
+	p := &Plugin{Name: name, engine: e}
+	p.pull(t, "/plugins/pull?name="+url.QueryEscape(name)+"&remote=", reference)
+	p.removeAtEnd(t)
 	p.ID = p.inspect(t).ID
 	return p
+}
+
+// Upgrade does what `docker plugin upgrade` does; the plugin must be disabled.
+func (p *Plugin) Upgrade(t *testing.T, reference string) {
+	t.Helper()
+	p.pull(t, p.path("/upgrade?remote="), reference)
+}
+
+func (p *Plugin) pull(t *testing.T, path, reference string) {
+	t.Helper()
+	var privileges []any
+	p.engine.must(t, http.MethodGet, "/plugins/privileges?remote="+url.QueryEscape(reference), nil, &privileges)
+	p.engine.must(t, http.MethodPost, path+url.QueryEscape(reference), privileges, nil)
 }
 
 // Set does what `docker plugin set` does; the plugin must be disabled.
