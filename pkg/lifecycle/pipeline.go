@@ -79,6 +79,7 @@ type pipeline struct {
 	given    bool // whether the collection was given up and exports nothing
 	resource *resource.Resource
 	lost     map[string]int64 // dropped points since the start, by reason
+	dropping bool             // whether any were dropped in it
 	state    state
 }
 
@@ -204,14 +205,12 @@ func (p *pipeline) observe(ctx context.Context, o metric.Observer) error {
 		p.describe(p.result.Resource)
 	}
 	p.report(err)
+	p.count(p.result.Dropped)
 
 	o.ObserveFloat64(p.up, up)
 	o.ObserveFloat64(p.duration, duration.Seconds())
 	o.ObserveFloat64(p.samples, float64(p.result.Samples))
 	o.ObserveFloat64(p.kept, float64(p.result.Kept))
-	for reason, n := range p.result.Dropped {
-		p.lost[reason] += int64(n)
-	}
 	for reason, n := range p.lost {
 		o.ObserveInt64(p.dropped, n, metric.WithAttributes(attribute.String("reason", reason)))
 	}
@@ -241,10 +240,8 @@ func (p *pipeline) report(err error) {
 	if err != nil {
 		p.state = failing
 	}
-	if p.state == before {
-		return
-	}
 	switch {
+	case p.state == before:
 	case p.state == failing:
 		p.cfg.Logger.Warn("the scrape failed; up is 0 until one succeeds", "error", err)
 	case before == unknown:
@@ -252,9 +249,27 @@ func (p *pipeline) report(err error) {
 	default:
 		p.cfg.Logger.Info("the scrape succeeds again", "samples", p.result.Samples)
 	}
-	for _, reason := range slices.Sorted(maps.Keys(p.result.Dropped)) {
-		p.cfg.Logger.Warn("points of the page were dropped", "reason", reason, "points", p.result.Dropped[reason])
+}
+
+// count adds up the points that were dropped, and logs when dropping starts and
+// when it ends.
+func (p *pipeline) count(dropped map[string]int) {
+	var faults []any
+	for _, reason := range slices.Sorted(maps.Keys(dropped)) {
+		p.lost[reason] += int64(dropped[reason])
+		if reason != translate.DropBaseline { // the first page of deltas: nothing is wrong
+			faults = append(faults, reason, dropped[reason])
+		}
 	}
+	switch {
+	case len(faults) > 0 && !p.dropping:
+		p.cfg.Logger.Warn("points of the page are dropped", slog.Group("points", faults...))
+	case len(faults) == 0 && p.dropping && p.state == succeeding:
+		p.cfg.Logger.Info("no points of the page are dropped any more")
+	default:
+		return
+	}
+	p.dropping = len(faults) > 0
 }
 
 // Produce returns the families of the page that observe just read.
