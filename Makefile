@@ -65,12 +65,15 @@ fuzz: ## every fuzz target, for FUZZTIME=30s each
 	done
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts
+lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts, documented settings
 	@set -e; for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module && go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run ./... && go mod tidy -diff); \
 	done
 	shellcheck .ci/run scripts/*.sh
+	@for name in $$(sed -n 's/^ *"name": "\(.*\)",$$/\1/p' config.json); do \
+		grep -qF "\`$$name\`" docs/settings.md || { echo "docs/settings.md does not tell of $$name"; exit 1; }; \
+	done
 
 # Built from source by the Go toolchain in use, so that it reads what that writes.
 $(GOLANGCI_LINT):

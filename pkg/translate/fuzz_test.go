@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
 
 	"otelmetricsplugin/pkg/translate"
 )
@@ -142,6 +143,72 @@ func TestEdgeCasesAreExportedOrCounted(t *testing.T) {
 			for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
 				if err := translateAll(t, families, selector); err != nil {
 					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestAllocationIsBoundedByThePage(t *testing.T) {
+	const pageSize, limit = 1 << 20, 64 << 20
+	for name, metric := range map[string]func(i int) (*dto.Metric, dto.MetricType){
+		"series": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Gauge: &dto.Gauge{}}, dto.MetricType_GAUGE
+		},
+		"scopes": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("otel_scope_name", fmt.Sprint(i)), Gauge: &dto.Gauge{}}, dto.MetricType_GAUGE
+		},
+		"scope attributes": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("otel_scope_"+fmt.Sprint(i), "v"), Gauge: &dto.Gauge{}}, dto.MetricType_GAUGE
+		},
+		"native gaps": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Histogram: &dto.Histogram{
+				PositiveSpan: spans(0, 1, 1<<14-2, 1), PositiveDelta: []int64{1, 0}}}, dto.MetricType_HISTOGRAM
+		},
+		"buckets": func(i int) (*dto.Metric, dto.MetricType) {
+			h := &dto.Histogram{SampleCount: proto.Uint64(0)}
+			for b := range 100 {
+				h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(float64(i * b))})
+			}
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Histogram: h}, dto.MetricType_HISTOGRAM
+		},
+		"quantiles": func(i int) (*dto.Metric, dto.MetricType) {
+			s := &dto.Summary{SampleCount: proto.Uint64(0)}
+			for q := range 100 {
+				s.Quantile = append(s.Quantile, &dto.Quantile{Quantile: proto.Float64(float64(q) / 100)})
+			}
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Summary: s}, dto.MetricType_SUMMARY
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var metrics []*dto.Metric
+			var typ dto.MetricType
+			for size, i := 0, 0; size < pageSize; i++ {
+				var m *dto.Metric
+				m, typ = metric(i)
+				size += proto.Size(m) + 3
+				metrics = append(metrics, m)
+			}
+			for form, families := range map[string][]*dto.MetricFamily{
+				"one family": {family("a", typ, metrics...)},
+				"a family each": func() (each []*dto.MetricFamily) {
+					for i, m := range metrics[:len(metrics)/2] {
+						each = append(each, family(fmt.Sprint("a", i), typ, m))
+					}
+					return each
+				}(),
+			} {
+				for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
+					tr := translate.New(translate.Config{Temporality: selector})
+					for i := range 3 {
+						before := allocated()
+						tr.Translate(families, at(float64(i)))
+						n := allocated() - before
+						t.Log(form, i, n>>20)
+						if n > limit {
+							t.Errorf("%s, page %d: allocated %d MiB for %d metrics", form, i+1, n>>20, len(metrics))
+						}
+					}
 				}
 			}
 		})

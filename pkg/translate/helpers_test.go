@@ -206,17 +206,20 @@ func send(t testing.TB, r *translate.Result, others ...metricdata.ScopeMetrics) 
 }
 
 // render shows a request, all that is in it, a line each for every scope,
-// metric and point. The default scope is left out, times are seconds.
+// metric and point. The default scope goes without saying when it is the first
+// one; times are seconds.
 func render(req *colmetricpb.ExportMetricsServiceRequest) string {
 	var b strings.Builder
 	for _, rm := range req.GetResourceMetrics() {
 		if attrs := rm.GetResource().GetAttributes(); len(attrs) > 0 {
 			fmt.Fprintf(&b, "resource %s\n", renderAttrs(attrs))
 		}
-		for _, sm := range rm.GetScopeMetrics() {
-			if sc := sm.GetScope(); sc.GetName() != translate.ScopeName || sc.GetVersion() != "v1" ||
-				len(sc.GetAttributes()) > 0 || sm.GetSchemaUrl() != "" {
+		for i, sm := range rm.GetScopeMetrics() {
+			sc := sm.GetScope()
+			if sc.GetName() != translate.ScopeName || sc.GetVersion() != "v1" || len(sc.GetAttributes()) > 0 || sm.GetSchemaUrl() != "" {
 				fmt.Fprintf(&b, "scope %q %q %q %s\n", sc.GetName(), sc.GetVersion(), sm.GetSchemaUrl(), renderAttrs(sc.GetAttributes()))
+			} else if i > 0 {
+				fmt.Fprintln(&b, "default scope")
 			}
 			for _, m := range sm.GetMetrics() {
 				renderMetric(&b, m)

@@ -1067,22 +1067,23 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				c{otel_scope_="x"} 8
 			`,
 			want: `
-				scope "" "" "" {mascot="crab"}
-				b prometheus.type=gauge: gauge
-				  {} -..10 5
+				scope "x" "v2" "http://s" {mascot="gopher"}
 				a prometheus.type=counter: cumulative sum
-				  {l="1"} -..10 4
-				c prometheus.type=gauge: gauge
-				  {} -..10 7
+				  {l="1"} -..10 1
+				  {l="2"} -..10 2
 				scope "x" "v2" "" {}
 				a prometheus.type=counter: cumulative sum
 				  {l="1"} -..10 3
 				b prometheus.type=gauge: gauge
 				  {} -..10 6
-				scope "x" "v2" "http://s" {mascot="gopher"}
+				default scope
 				a prometheus.type=counter: cumulative sum
-				  {l="1"} -..10 1
-				  {l="2"} -..10 2
+				  {l="1"} -..10 4
+				c prometheus.type=gauge: gauge
+				  {} -..10 7
+				scope "" "" "" {mascot="crab"}
+				b prometheus.type=gauge: gauge
+				  {} -..10 5
 			`,
 			dropped: map[string]int{translate.DropInvalidLabel: 1},
 		}},
@@ -1095,11 +1096,16 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				  {} -..10 1
 			`},
 			{at: 20, text: "a 1\n", want: `
-				a prometheus.type=unknown: gauge
-				  {} -..20 1
 				scope "x" "" "" {}
 				a prometheus.type=unknown: gauge
 				  {} -..20 no recorded value
+				default scope
+				a prometheus.type=unknown: gauge
+				  {} -..20 1
+			`},
+			{at: 30, text: "a 1\n", want: `
+				a prometheus.type=unknown: gauge
+				  {} -..30 1
 			`},
 		},
 	}})

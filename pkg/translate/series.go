@@ -30,6 +30,7 @@ type family struct {
 	series []*series // on that page, in its order
 	old    []*series // on the page before, while that page is under way
 	next   int       // in old, where the next metric is expected
+	expect int       // number of metrics, but for those of a second family of that name
 	index  map[uint64]*series
 
 	groups map[groupKey]*group
@@ -42,8 +43,9 @@ func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) 
 		return
 	}
 	f.page = number
-	f.series, f.old = f.old[:0], f.series
+	f.series, f.old = slices.Grow(f.old[:0], len(mf.GetMetric())), f.series
 	f.next = 0
+	f.expect = len(mf.GetMetric())
 	f.typ = typeNames[typ]
 	f.unit = unit(mf.GetUnit())
 	f.description = validUTF8(mf.GetHelp())
@@ -116,7 +118,7 @@ func (t *Translator) find(f *family, labels []*dto.LabelPair) (s *series, droppe
 		}
 	}
 	if f.index == nil {
-		f.index = make(map[uint64]*series, len(f.old))
+		f.index = make(map[uint64]*series, max(len(f.old), f.expect))
 		for _, list := range [][]*series{f.old, f.series} {
 			for _, s := range list {
 				f.index[s.hash] = s
@@ -214,7 +216,8 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 	}
 	t.scratch.attrs = attrs
 	if s.scope = t.scopes[sc]; s.scope == nil {
-		s.scope = &scope{Scope: sc}
+		t.scopesSeen++
+		s.scope = &scope{Scope: sc, number: t.scopesSeen}
 		t.scopes[sc] = s.scope
 	}
 	return s
@@ -239,6 +242,9 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 	key := groupKey{s.scope, k}
 	if s.group = f.groups[key]; s.group == nil {
 		s.group = &group{groupKey: key}
+		if len(f.groups) == 0 && k <= kindSum {
+			s.group.numbers = make([]metricdata.DataPoint[float64], 0, f.expect) // mostly, all are of one group
+		}
 		f.groups[key] = s.group
 	}
 	s.group.page = t.page.number
@@ -248,19 +254,9 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 // scope is an instrumentation scope, and its metrics of the page under way.
 type scope struct {
 	instrumentation.Scope
+	number  uint64 // in the order of appearance
 	page    uint64 // the last one with a series of the scope
 	metrics []metricdata.Metrics
-}
-
-func compareScopes(a, b *scope) int {
-	return cmp.Or(
-		strings.Compare(a.Name, b.Name),
-		strings.Compare(a.Version, b.Version),
-		strings.Compare(a.SchemaURL, b.SchemaURL),
-		strings.Compare(
-			a.Attributes.Encoded(attribute.DefaultEncoder()),
-			b.Attributes.Encoded(attribute.DefaultEncoder())),
-	)
 }
 
 // kind is the kind of data of a group.
