@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -361,8 +361,10 @@ func drained(t testing.TB, q *Queue) Stats {
 
 // await waits until the state of q is as ok says.
 func await(q *Queue, ok func(Stats) bool) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for !ok(q.Stats()) {
-		runtime.Gosched()
+		<-tick.C
 	}
 }
 

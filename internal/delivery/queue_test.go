@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -258,9 +259,9 @@ func TestASlowAnswerAndASecondRequestPutBothOnTheDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, want := newCollector(), ledger{}
-				hang := false
+				var hang atomic.Bool
 				conn := connFunc(func(ctx context.Context, data []byte) (*response, error) {
-					if hang {
+					if hang.Load() {
 						<-ctx.Done()
 						return nil, status.FromContextError(ctx.Err()).Err()
 					}
@@ -269,7 +270,7 @@ func TestASlowAnswerAndASecondRequestPutBothOnTheDisk(t *testing.T) {
 				q := open(t, Config{Conn: conn, Dir: t.TempDir()})
 				accept(t, q, want, page(1, 1))
 				synctest.Wait()
-				hang = true
+				hang.Store(true)
 				accept(t, q, want, page(2, 1))
 				synctest.Wait()
 				if s := q.Stats(); s.MemoryBytes == 0 || s.DiskBytes != 0 {
@@ -278,7 +279,7 @@ func TestASlowAnswerAndASecondRequestPutBothOnTheDisk(t *testing.T) {
 				if n := wait(t, q, want); q.Stats().MemoryBytes != 0 || q.Stats().DiskBytes != n*blockSize {
 					t.Errorf("want %d on the disk: %+v", n, q.Stats())
 				}
-				hang = false
+				hang.Store(false)
 				time.Sleep(time.Minute)
 				drained(t, q)
 				compare(t, want, c.held)

@@ -32,12 +32,12 @@ type proxy struct {
 	mu    sync.Mutex
 	n     int                          // connections so far
 	fault func(n int, c net.Conn) bool // breaks the n-th, from 1, or reports false
-	conns map[net.Conn]context.CancelFunc
+	conns map[net.Conn]bool
 	wg    sync.WaitGroup
 }
 
-func newProxy(t *testing.T, target string, fault func(n int, c net.Conn) bool) *proxy {
-	p := &proxy{l: listen(t, "127.0.0.1:0"), target: target, fault: fault, conns: map[net.Conn]context.CancelFunc{}}
+func newProxy(t *testing.T, target string) *proxy {
+	p := &proxy{l: listen(t, "127.0.0.1:0"), target: target, conns: map[net.Conn]bool{}}
 	p.wg.Go(func() {
 		for {
 			c, err := p.l.Accept()
@@ -47,7 +47,7 @@ func newProxy(t *testing.T, target string, fault func(n int, c net.Conn) bool) *
 			p.mu.Lock()
 			p.n++
 			n, fault := p.n, p.fault
-			p.conns[c] = func() {}
+			p.conns[c] = true
 			p.mu.Unlock()
 			p.wg.Go(func() {
 				defer c.Close()
@@ -81,12 +81,14 @@ func (p *proxy) pass(c net.Conn, up func(dst, src net.Conn)) {
 	wg.Wait()
 }
 
-// heal ends the faults, for the connections to come.
-func (p *proxy) heal() {
+// breaks breaks the connections to come, until heal.
+func (p *proxy) breaks(fault func(n int, c net.Conn) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.fault = nil
+	p.fault = fault
 }
+
+func (p *proxy) heal() { p.breaks(nil) }
 
 // cut closes all connections.
 func (p *proxy) cut() {
@@ -205,7 +207,7 @@ func TestGoAwayLosesNothingAndRepeatsNothing(t *testing.T) {
 	c, want := newCollector(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 5 * time.Millisecond, MaxConnectionAgeGrace: time.Second}))
-	p := newProxy(t, l.Addr().String(), nil)
+	p := newProxy(t, l.Addr().String())
 	q := open(t, quick(t, dial(t, p.addr())))
 	for scrape := 0; ; scrape++ {
 		p.mu.Lock()
@@ -229,8 +231,8 @@ func TestConnectionResetAnywhereInTheStreamLosesNothing(t *testing.T) {
 	c.serve(t, l)
 	req := page(0, 1000)
 	size := proto.Size(req)
-	p := newProxy(t, l.Addr().String(), nil)
-	p.fault = func(n int, conn net.Conn) bool {
+	p := newProxy(t, l.Addr().String())
+	p.breaks(func(n int, conn net.Conn) bool {
 		if n > 20 {
 			return false
 		}
@@ -240,7 +242,7 @@ func TestConnectionResetAnywhereInTheStreamLosesNothing(t *testing.T) {
 			reset(src)
 		})
 		return true
-	}
+	})
 	q := open(t, quick(t, dial(t, p.addr())))
 	for scrape := range 20 {
 		accept(t, q, want, page(scrape, 1000))
@@ -256,7 +258,7 @@ func TestAnAnswerThatIsCutOffIsTheOneCaseOfTwice(t *testing.T) {
 	c, want := newCollector(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	addr := l.Addr().String()
-	p := newProxy(t, addr, nil)
+	p := newProxy(t, addr)
 	cutOff := 0
 	c.answer = func(n int, _ *request) (*response, error) {
 		if n%4 == 0 {
@@ -308,11 +310,11 @@ func TestBlackHoleAndTrickleLoseNothing(t *testing.T) {
 			l := listen(t, "127.0.0.1:0")
 			c.serve(t, l)
 			healed := make(chan struct{})
-			p := newProxy(t, l.Addr().String(), nil)
-			p.fault = func(_ int, conn net.Conn) bool {
+			p := newProxy(t, l.Addr().String())
+			p.breaks(func(_ int, conn net.Conn) bool {
 				fault(p, conn, healed)
 				return true
-			}
+			})
 			cfg := quick(t, dial(t, p.addr()))
 			cfg.Timeout = 100 * time.Millisecond
 			q := open(t, cfg)
@@ -423,11 +425,11 @@ func TestBrokenStreamsAndWrongServersLoseNothing(t *testing.T) {
 			server, want, log := newCollector(), ledger{}, logs{}
 			l := listen(t, "127.0.0.1:0")
 			server.serve(t, l)
-			p := newProxy(t, l.Addr().String(), nil)
-			p.fault = func(_ int, conn net.Conn) bool {
+			p := newProxy(t, l.Addr().String())
+			p.breaks(func(_ int, conn net.Conn) bool {
 				c.serve(conn)
 				return true
-			}
+			})
 			cfg := quick(t, dial(t, p.addr()))
 			cfg.Logger = log.logger()
 			cfg.Timeout = 300 * time.Millisecond
