@@ -296,7 +296,7 @@ func (e *engine) post(t *testing.T, method string) {
 	if err != nil {
 		t.Fatalf("%s: %v", method, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK || string(body) != "{\"Err\":\"\"}\n" {
 		t.Fatalf("%s: %s %q %v", method, resp.Status, body, err)

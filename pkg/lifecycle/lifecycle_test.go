@@ -608,7 +608,7 @@ func TestTheProtocolAsEnginesSpeakIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "plugins", "p.sock")
 	listener, err := lifecycle.Listen(socket)
 	if err != nil {
@@ -668,7 +668,7 @@ func TestListenReplacesTheSocketOfAProcessBeforeAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "p.sock")
 	first, err := lifecycle.Listen(socket)
 	if err != nil {
