@@ -23,9 +23,9 @@ import (
 	"otelmetricsplugin/pkg/scrape"
 )
 
-// ending bounds how long the program takes to end once it was told to: the
-// engine kills a plugin after ten seconds.
-const ending = 5 * time.Second
+// ending bounds what the program still does once it was told to end. It is
+// gone within five seconds; the engine kills a plugin after ten.
+const ending = 4 * time.Second
 
 // newConfig wires settings to what a pipeline is made of. Close releases the
 // scraper.

@@ -26,7 +26,7 @@ const (
 	collection = time.Minute
 	// ending bounds the end of a pipeline, its last collection and export
 	// included.
-	ending = 4500 * time.Millisecond
+	ending = 4 * time.Second
 	// answer bounds how long StopMetrics waits for the last page to be read:
 	// once it is answered the engine closes the metrics socket.
 	answer = time.Second
