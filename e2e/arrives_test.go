@@ -79,7 +79,7 @@ func TestEveryFamilyAndSampleArrives(t *testing.T) {
 
 // install creates the plugin with settings for the test, not yet enabled. The
 // name is new for each test.
-func install(t testing.TB, e *engine.Engine, c *collector.Collector, replace map[string]any) *engine.Plugin {
+func install(t *testing.T, e *engine.Engine, c *collector.Collector, replace map[string]any) *engine.Plugin {
 	t.Helper()
 	name := strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
@@ -94,8 +94,14 @@ func install(t testing.TB, e *engine.Engine, c *collector.Collector, replace map
 			t.Logf("the engine said of the plugin:\n%s", strings.Join(p.Log(mark), "\n"))
 		}
 	})
-	p.Set(t, "OTLP_ENDPOINT=http://"+c.Endpoint, "OTEL_METRIC_EXPORT_INTERVAL=1s")
+	configure(t, p, c)
 	return p
+}
+
+// configure makes the plugin export to the Collector, every second.
+func configure(t *testing.T, p *engine.Plugin, c *collector.Collector) {
+	t.Helper()
+	p.Set(t, "OTLP_ENDPOINT=http://"+c.Endpoint, "OTEL_METRIC_EXPORT_INTERVAL=1s")
 }
 
 // collection is what one scrape became.
@@ -145,9 +151,10 @@ func settle(t *testing.T, look func() (wrong, unsettled []page.Diff)) {
 
 // list is the first differences, a line each.
 func list(diffs []page.Diff) string {
-	var lines []string
-	for _, d := range diffs[:min(len(diffs), 40)] {
-		lines = append(lines, d.String())
+	diffs = diffs[:min(len(diffs), 40)]
+	lines := make([]string, len(diffs))
+	for i, d := range diffs {
+		lines[i] = d.String()
 	}
 	return strings.Join(lines, "\n")
 }
@@ -269,7 +276,7 @@ func engineInfo(families []*dto.MetricFamily) map[string]string {
 	info := map[string]string{}
 	for _, f := range families {
 		if f.GetName() == "engine_daemon_engine_info" {
-			for _, l := range f.Metric[0].Label {
+			for _, l := range f.GetMetric()[0].GetLabel() {
 				info[l.GetName()] = l.GetValue()
 			}
 		}

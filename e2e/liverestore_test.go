@@ -20,7 +20,7 @@ func TestArrivesAfterALiveRestore(t *testing.T) {
 	checkArrival(t, e, c)
 	for _, test := range []struct {
 		name string
-		end  func(testing.TB)
+		end  func(*testing.T)
 	}{
 		{"engine stopped", e.Stop},
 		{"engine killed", e.Kill},

@@ -48,7 +48,8 @@ func cleanUp() (ok bool) {
 }
 
 // waiting bounds a wait of the test; what says what is waited for.
-func waiting(t testing.TB, what string) context.Context {
+func waiting(t *testing.T, what string) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("waited for "+what))
 	t.Cleanup(cancel)
 	return ctx
@@ -62,7 +63,7 @@ var shared struct {
 
 // sharedEngine is the one engine for all tests that do not break it, the
 // manager of a swarm: that gives it most of the families that there are.
-func sharedEngine(t testing.TB) *engine.Engine {
+func sharedEngine(t *testing.T) *engine.Engine {
 	t.Helper()
 	engine.Require(t)
 	shared.once.Do(func() {
@@ -84,7 +85,7 @@ var built struct {
 }
 
 // program is the plugin's binary, built once from the tree above.
-func program(t testing.TB) string {
+func program(t *testing.T) string {
 	t.Helper()
 	built.once.Do(func() {
 		if built.dir, built.err = os.MkdirTemp("", "otelmetrics-e2e-build-"); built.err != nil {
@@ -104,14 +105,10 @@ func program(t testing.TB) string {
 }
 
 // config is the plugin's own config.json, with the given keys replaced.
-func config(t testing.TB, replace map[string]any) []byte {
+func config(t *testing.T, replace map[string]any) []byte {
 	t.Helper()
-	data, err := os.ReadFile("../config.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var fields map[string]any
-	if err := json.Unmarshal(data, &fields); err != nil {
+	if err := json.Unmarshal(read(t, "../config.json"), &fields); err != nil {
 		t.Fatalf("config.json: %v", err)
 	}
 	for key, value := range replace {
@@ -120,7 +117,17 @@ func config(t testing.TB, replace map[string]any) []byte {
 		}
 		fields[key] = value
 	}
-	if data, err = json.Marshal(fields); err != nil {
+	data, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path) //nolint:gosec // of this repository, or built from it
+	if err != nil {
 		t.Fatal(err)
 	}
 	return data

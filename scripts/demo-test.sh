@@ -5,7 +5,6 @@
 # cache: with the local engine and without one; and that it leaves nothing
 # behind, not even when it is interrupted.
 set -euo pipefail
-set -m # a job is a process group of its own, as on a terminal, so that it can get Ctrl-C
 cd "$(dirname "$0")/.."
 
 plugin=otelmetrics-demo:dev
@@ -14,9 +13,10 @@ job=''
 
 cleanup() {
   status=$?
+  set +e
   if [ -n "$job" ]; then
-    kill -TERM -- "-$job" 2>/dev/null || true
-    wait "$job" 2>/dev/null || true
+    kill -TERM -- "-$job" 2>/dev/null
+    wait "$job" 2>/dev/null
   fi
   rm -rf "$work"
   exit "$status"
@@ -34,8 +34,10 @@ fail() {
 # demo [VARIABLE=VALUE...] starts the demo in the copy; nobody types at it, and
 # its output is no terminal.
 demo() {
+  set -m # it gets a process group of its own, as on a terminal, so that it can get Ctrl-C
   env -C "$work/copy" "GOMODCACHE=$work/modules" GOFLAGS=-modcacherw DEMO_SECONDS=5 "$@" make demo </dev/null >"$work/out" 2>&1 &
   job=$!
+  set +m
 }
 
 # ended waits for the demo and sets status to its exit code.
@@ -45,11 +47,12 @@ ended() {
   job=''
 }
 
-await_output() {
+# await COMMAND... runs the command until it succeeds.
+await() {
   local deadline=$((SECONDS + 300))
-  until grep -qs "$1" "$work/out"; do
-    kill -0 "$job" 2>/dev/null || fail "it ended without '$1'"
-    if [ "$SECONDS" -ge "$deadline" ]; then fail "no '$1' after 300 s"; fi
+  until "$@" >/dev/null 2>&1; do
+    kill -0 "$job" 2>/dev/null || fail "it ended too soon for: $*"
+    if [ "$SECONDS" -ge "$deadline" ]; then fail "300 s were not enough for: $*"; fi
     sleep 0.1
   done
 }
@@ -85,7 +88,7 @@ ended
 [ "$status" -eq 0 ] || fail "it should exit with 0, not $status"
 shows 'no Docker Engine to use: .*nonexistent'
 shows 'request 1: [0-9]* metrics'
-shows '^  engine_daemon_engine_info .*{.*version='
+shows '^  engine_daemon_engine_info .* 1 {architecture='
 shows '^  up  *gauge .* 1$'
 shows '^received [0-9]* requests with [0-9]* points'
 nothing_left
@@ -96,21 +99,31 @@ if [ -n "$engine" ]; then
   ended
   [ "$status" -eq 0 ] || fail "it should exit with 0, not $status"
   shows 'request 2: [0-9]* metrics'
-  shows '^  engine_daemon_engine_info .*{.*version='
+  shows '^  engine_daemon_engine_info .* 1 {architecture='
   shows '^  up  *gauge .* 1$'
   shows '^received [0-9]* requests with [0-9]* points'
   shows 'nothing is left'
   nothing_left
 
-  for moment in 'creating the plugin' 'request 1:'; do
-    echo "--- interrupted after '$moment'"
+  interrupted() {
+    echo "--- interrupted at: $*"
     demo DEMO_SECONDS=600
-    await_output "$moment"
+    await "$@"
     kill -INT -- "-$job"
     ended
     [ "$status" -ne 0 ] || fail 'it should not exit with 0'
-    shows 'nothing is left'
     nothing_left
-  done
+  }
+  interrupted grep 'creating the plugin' "$work/out"
+  interrupted docker plugin inspect "$plugin"
+  interrupted grep 'request 1:' "$work/out"
+
+  echo '--- failing half way'
+  sed -i 's#"/otelmetricsplugin"#"/absent"#' "$work/copy/config.json"
+  demo
+  ended
+  [ "$status" -ne 0 ] || fail 'it should not exit with 0'
+  shows 'absent'
+  nothing_left
 fi
 echo '--- passed'

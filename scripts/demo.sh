@@ -18,33 +18,36 @@ say() { printf '\ndemo: %s\n' "$*"; }
 work=$(mktemp -d)
 pids=''        # of the programs started here, the latest first
 made_plugin='' # whether $plugin is ours to remove
+removed=''
 
 # An enable that was interrupted may still be going on, and then the engine
 # refuses to remove the plugin.
 remove_plugin() {
   for _ in {1..40}; do
-    if docker plugin rm --force "$plugin" >/dev/null 2>&1; then return; fi
-    if ! docker plugin inspect "$plugin" >/dev/null 2>&1; then return; fi
+    if docker plugin rm --force "$plugin" >/dev/null 2>&1; then return 0; fi
+    if ! docker plugin inspect "$plugin" >/dev/null 2>&1; then return 0; fi
     sleep 0.25
   done
   say "could not remove the plugin; remove it yourself: docker plugin rm --force $plugin" >&2
+  return 1
 }
 
 cleanup() {
   status=$?
   trap '' INT TERM HUP # what is left to do is short; a second Ctrl-C must not cut it
   trap - EXIT
-  if [ -n "$made_plugin" ]; then remove_plugin; fi
+  set +e # nothing that fails here may keep the rest from being removed
+  if [ -n "$made_plugin" ] && remove_plugin; then removed=yes; fi
   for pid in $pids; do
-    kill -TERM "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
+    kill -TERM "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
   done
   if [ "$status" -eq 1 ] && [ -s "$work/log" ]; then
     say 'this is what the programs logged:'
     cat "$work/log"
   fi
   rm -rf "$work"
-  if [ -n "$made_plugin" ]; then say "removed $plugin; nothing is left"; fi
+  if [ -n "$removed" ]; then say "removed $plugin; nothing is left"; fi
   exit "$status"
 }
 trap cleanup EXIT

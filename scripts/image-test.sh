@@ -15,10 +15,11 @@ container=''
 
 cleanup() {
   status=$?
+  set +e
   trap '' INT TERM HUP
-  docker plugin rm --force "$name:dev" >/dev/null 2>&1 || true
-  if [ -n "$container" ]; then docker rm --force "$container" >/dev/null || true; fi
-  for image in rootfs build go; do docker rmi --force "$name:$image" >/dev/null 2>&1 || true; done
+  docker plugin rm --force "$name:dev" >/dev/null 2>&1
+  if [ -n "$container" ]; then docker rm --force "$container" >/dev/null; fi
+  for image in rootfs build go; do docker rmi --force "$name:$image" >/dev/null 2>&1; done
   rm -rf "$work"
   exit "$status"
 }

@@ -303,11 +303,11 @@ func pointsOf(m *metricpb.Metric) []point {
 		numbers(data.Sum.GetDataPoints())
 	case *metricpb.Metric_Histogram:
 		for _, d := range data.Histogram.GetDataPoints() {
-			distribution(d.GetAttributes(), d.GetFlags(), d.GetCount(), d.Sum) //nolint:protogetter // nil is unset
+			distribution(d.GetAttributes(), d.GetFlags(), d.GetCount(), d.Sum)
 		}
 	case *metricpb.Metric_ExponentialHistogram:
 		for _, d := range data.ExponentialHistogram.GetDataPoints() {
-			distribution(d.GetAttributes(), d.GetFlags(), d.GetCount(), d.Sum) //nolint:protogetter // nil is unset
+			distribution(d.GetAttributes(), d.GetFlags(), d.GetCount(), d.Sum)
 		}
 	case *metricpb.Metric_Summary:
 		for _, d := range data.Summary.GetDataPoints() {

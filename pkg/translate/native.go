@@ -59,13 +59,13 @@ func (t *Translator) native(f *family, s *series, h *dto.Histogram, ts int64) (d
 	*last = *cur
 	last.positive.counts, last.negative.counts = positive, negative
 
-	e, start := last, s.start
+	e, start := *last, s.start
 	if t.histogramsDelta {
 		switch change {
 		case baseline:
 			return DropBaseline
 		case grown:
-			e = diff
+			e = *diff
 			e.positive.counts = t.arena.clone(e.positive.counts)
 			e.negative.counts = t.arena.clone(e.negative.counts)
 		}

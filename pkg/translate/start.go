@@ -38,25 +38,26 @@ func (p *page) findProcessStart(families []*dto.MetricFamily, last page) {
 		// Prometheus' own resolution is a millisecond, and so is that of what
 		// a float can say of this century.
 		ms := math.Round(v * 1e3)
-		if ms > 0 && ms <= float64(p.at.UnixMilli()) {
+		if ms > 0 && ms <= float64(p.now/int64(time.Millisecond)) {
 			p.processStart = int64(ms) * int64(time.Millisecond)
 		}
 	}
 	if p.processStart == 0 || last.number == 0 {
 		return
 	}
-	// Compare ages, not times: the kernel derives a process's start from the
-	// wall clock of today, so it moves with every step of that clock, and Sub
-	// does not.
-	age := time.Duration(p.now - p.processStart)
-	elapsed := p.at.Sub(last.at)
-	// It also truncates by up to a second, so that a process that began just
-	// after the last page may claim to have begun before it.
-	slack := time.Duration(0)
-	if last.processStart != 0 {
-		slack = min(time.Second, time.Duration(last.now-last.processStart)/2)
+	// Compare ages, not times: the kernel counts a start from the boot, and
+	// tells the time of the boot by the clock of today, so that both move with
+	// every step of that clock; Sub does not.
+	age, elapsed := time.Duration(p.now-p.processStart), p.at.Sub(last.at)
+	if last.processStart == 0 {
+		p.restarted = age < elapsed
+		return
 	}
-	p.restarted = age < elapsed+slack
+	// It also cuts that time to the second: a process may seem to be as much
+	// older than it is, and to have moved that far without a restart.
+	const tick = time.Second
+	lastAge := time.Duration(last.now - last.processStart)
+	p.restarted = age < elapsed+tick && age < lastAge+elapsed-tick
 }
 
 // change is how an observation of a series continues the one before.
@@ -95,7 +96,7 @@ func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c ch
 			return fromZero, s.start
 		}
 		return baseline, 0
-	case created != lastCreated && created >= lastTime:
+	case created != 0 && created != lastCreated && created >= lastTime:
 		return fromZero, created
 	case created == 0 && p.restarted:
 		s.start = max(p.processStart, lastTime)

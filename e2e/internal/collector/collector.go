@@ -45,34 +45,37 @@ type Collector struct {
 	exporters map[exporter.Factory]string // further exporters and their configuration
 
 	running *otelcol.Collector
-	done    chan error
+	ended   chan error // what Run returned
 }
 
 // New returns a Collector that is not started yet. Each further exporter gets
 // every request as well; its configuration is YAML in flow style.
-func New(t testing.TB, exporters map[exporter.Factory]string) *Collector {
+func New(t *testing.T, exporters map[exporter.Factory]string) *Collector {
 	t.Helper()
 	return &Collector{Endpoint: loopback.FreeAddress(t), exporters: exporters}
 }
 
 // Start runs the Collector until Stop or the end of the test, and returns when
 // it accepts requests.
-func (c *Collector) Start(t testing.TB) {
+func (c *Collector) Start(t *testing.T) {
 	t.Helper()
 	if err := c.start(); err != nil {
 		t.Fatalf("start the Collector on %s: %v", c.Endpoint, err)
 	}
-	t.Cleanup(c.Stop)
+	t.Cleanup(func() { c.Stop(t) })
 }
 
 // Stop shuts the Collector down as SIGTERM would: what it has accepted is
 // handed on first. It does nothing when the Collector is not running.
-func (c *Collector) Stop() {
+func (c *Collector) Stop(t *testing.T) {
+	t.Helper()
 	if c.running == nil {
 		return
 	}
 	c.running.Shutdown()
-	<-c.done
+	if err := <-c.ended; err != nil {
+		t.Errorf("the Collector on %s ended with: %v", c.Endpoint, err)
+	}
 	c.running = nil
 }
 
@@ -91,13 +94,13 @@ func (c *Collector) start() error {
 	if err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- col.Run(context.Background()) }()
+	ended := make(chan error, 1)
+	go func() { ended <- col.Run(context.Background()) }()
 	select {
 	case <-ready:
-		c.running, c.done = col, done
+		c.running, c.ended = col, ended
 		return nil
-	case err := <-done:
+	case err := <-ended:
 		return fmt.Errorf("ended at once: %w", err)
 	case <-time.After(patience):
 		return fmt.Errorf("not ready within %v", patience)

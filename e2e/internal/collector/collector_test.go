@@ -15,7 +15,7 @@ func TestCollectorKeepsWhatItReceivesAcrossARestart(t *testing.T) {
 	c := New(t, nil)
 	c.Start(t)
 	send(t, c.Endpoint, "before")
-	c.Stop()
+	c.Stop(t)
 	c.Start(t)
 	send(t, c.Endpoint, "after")
 

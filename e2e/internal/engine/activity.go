@@ -15,7 +15,7 @@ import (
 
 // InitSwarm makes the engine the manager of a swarm of its own, which adds
 // most of what an engine's page can hold.
-func (e *Engine) InitSwarm(t testing.TB) {
+func (e *Engine) InitSwarm(t *testing.T) {
 	t.Helper()
 	// A swarm wants a bridge for its ingress network in the network namespace
 	// of the machine. Under a name of its own it meets no other engine's.
@@ -41,12 +41,12 @@ func (e *Engine) bridge() string {
 // Work makes the engine count: a volume, a build that succeeds and one that
 // does not, and a container that runs the program, which must be static and
 // understand the argument. The name must be new to the engine.
-func (e *Engine) Work(t testing.TB, name, program, argument string) {
+func (e *Engine) Work(t *testing.T, name, program, argument string) {
 	t.Helper()
 	e.must(t, http.MethodPost, "/volumes/create", map[string]any{"Name": name}, nil)
 	e.must(t, http.MethodDelete, "/volumes/"+name, nil, nil)
 
-	binary, err := os.ReadFile(program)
+	binary, err := os.ReadFile(program) //nolint:gosec // the binary that the test has built
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,14 @@ func (e *Engine) call(ctx context.Context, method, path string, body any) ([]byt
 	if err != nil {
 		return nil, err
 	}
+	// A long call is answered before it is done, with a stream of progress
+	// that may end in an error.
+	for line := range bytes.Lines(data) {
+		var progress struct{ Error string }
+		if json.Unmarshal(line, &progress) == nil && progress.Error != "" {
+			return nil, &Error{Status: res.StatusCode, Message: progress.Error}
+		}
+	}
 	if res.StatusCode >= http.StatusBadRequest {
 		var message struct{ Message string }
 		if json.Unmarshal(data, &message) != nil {
@@ -85,7 +93,7 @@ func (e *Engine) call(ctx context.Context, method, path string, body any) ([]byt
 }
 
 // must calls the engine's API for a test that cannot go on without it.
-func (e *Engine) must(t testing.TB, method, path string, body, out any) {
+func (e *Engine) must(t *testing.T, method, path string, body, out any) {
 	t.Helper()
 	if err := e.Do(t.Context(), method, path, body, out); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,7 @@ const patience = 60 * time.Second
 
 // Require skips the test with the reason where no engine can be started. With
 // CI=true that is a failure.
-func Require(t testing.TB) {
+func Require(t *testing.T) {
 	t.Helper()
 	_, err := exec.LookPath(dockerd())
 	switch {
@@ -66,7 +67,7 @@ type Engine struct {
 }
 
 // Start runs a new engine with further dockerd flags until the end of the test.
-func Start(t testing.TB, args ...string) *Engine {
+func Start(t *testing.T, args ...string) *Engine {
 	t.Helper()
 	Require(t)
 	e, err := New(args...)
@@ -82,13 +83,19 @@ func Start(t testing.TB, args ...string) *Engine {
 }
 
 // open holds every engine that is not closed yet.
-var open sync.Map
+var open = struct {
+	sync.Mutex
+	engines map[*Engine]bool
+}{engines: map[*Engine]bool{}}
 
 // CloseAll closes every engine that is still open, for the end of the tests.
 func CloseAll() error {
-	var errs []error
-	for e := range open.Range {
-		errs = append(errs, e.(*Engine).Close())
+	open.Lock()
+	engines := slices.Collect(maps.Keys(open.engines))
+	open.Unlock()
+	errs := make([]error, len(engines))
+	for i, e := range engines {
+		errs[i] = e.Close()
 	}
 	return errors.Join(errs...)
 }
@@ -103,7 +110,9 @@ func New(args ...string) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{dir: dir, args: args}
-	open.Store(e, nil)
+	open.Lock()
+	open.engines[e] = true
+	open.Unlock()
 	if err := e.start(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -121,7 +130,7 @@ func (e *Engine) execRoot() string { return filepath.Join(e.dir, "exec") }
 
 // Restart starts the daemon that Stop or Kill ended, and returns when its API
 // answers.
-func (e *Engine) Restart(t testing.TB) {
+func (e *Engine) Restart(t *testing.T) {
 	t.Helper()
 	if err := e.start(); err != nil {
 		t.Fatal(err)
@@ -134,14 +143,15 @@ func (e *Engine) start() error {
 	if err := os.WriteFile(config, []byte("{}\n"), 0o600); err != nil {
 		return err
 	}
-	e.cmd = exec.Command(dockerd(), append([]string{
+	args := append([]string{
 		"--config-file", config,
 		"--data-root", filepath.Join(e.dir, "data"),
 		"--exec-root", e.execRoot(),
 		"--pidfile", filepath.Join(e.dir, "dockerd.pid"),
 		"--host", "unix://" + e.Socket(),
 		"--bridge=none", "--iptables=false",
-	}, e.args...)...)
+	}, e.args...)
+	e.cmd = exec.CommandContext(context.Background(), dockerd(), args...) //nolint:gosec // whoever runs the tests names the engine
 	// A group of its own: Ctrl-C is for the test, which then stops the daemon
 	// in its order. A test that dies without a word takes the daemon with it.
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -196,7 +206,7 @@ func (e *Engine) follow(r io.ReadCloser) {
 }
 
 // Stop ends the daemon with SIGTERM and returns when it has ended.
-func (e *Engine) Stop(t testing.TB) {
+func (e *Engine) Stop(t *testing.T) {
 	t.Helper()
 	if err := e.end(unix.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -204,7 +214,7 @@ func (e *Engine) Stop(t testing.TB) {
 }
 
 // Kill ends the daemon with SIGKILL and returns when it has ended.
-func (e *Engine) Kill(t testing.TB) {
+func (e *Engine) Kill(t *testing.T) {
 	t.Helper()
 	if err := e.end(unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -233,7 +243,11 @@ func (e *Engine) end(sig unix.Signal) error {
 // Close ends the engine and all that it runs, and removes all that it made. A
 // second Close does nothing.
 func (e *Engine) Close() error {
-	if _, is := open.LoadAndDelete(e); !is {
+	open.Lock()
+	is := open.engines[e]
+	delete(open.engines, e)
+	open.Unlock()
+	if !is {
 		return nil
 	}
 	var errs []error

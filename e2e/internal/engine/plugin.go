@@ -26,13 +26,13 @@ type Plugin struct {
 // CreatePlugin does what `docker plugin create` does with a config.json and a
 // rootfs that holds one file, the program. The plugin is removed at the end of
 // the test.
-func (e *Engine) CreatePlugin(t testing.TB, name string, config []byte, program string) *Plugin {
+func (e *Engine) CreatePlugin(t *testing.T, name string, config []byte, program string) *Plugin {
 	t.Helper()
 	var settings struct{ Entrypoint []string }
 	if err := json.Unmarshal(config, &settings); err != nil || len(settings.Entrypoint) == 0 {
 		t.Fatalf("config.json names no entrypoint (%v)", err)
 	}
-	binary, err := os.ReadFile(program)
+	binary, err := os.ReadFile(program) //nolint:gosec // the binary that the test has built
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,23 +42,53 @@ func (e *Engine) CreatePlugin(t testing.TB, name string, config []byte, program 
 	)
 	p := &Plugin{Name: name, engine: e}
 	e.must(t, http.MethodPost, "/plugins/create?name="+url.QueryEscape(name), archive, nil)
+	p.removeAtEnd(t)
+	p.ID = p.inspect(t).ID
+	return p
+}
+
+func (p *Plugin) removeAtEnd(t *testing.T) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := p.remove(context.Background()); err != nil {
 			t.Errorf("remove what the test made: %v", err)
 		}
 	})
+}
+
+// InstallPlugin does what `docker plugin install --disable --alias NAME` does
+// with a reference to a registry, and grants what the plugin asks for. The
+// plugin is removed at the end of the test.
+func (e *Engine) InstallPlugin(t *testing.T, name, reference string) *Plugin {
+	t.Helper()
+	p := &Plugin{Name: name, engine: e}
+	p.pull(t, "/plugins/pull?name="+url.QueryEscape(name)+"&remote=", reference)
+	p.removeAtEnd(t)
 	p.ID = p.inspect(t).ID
 	return p
 }
 
+// Upgrade does what `docker plugin upgrade` does; the plugin must be disabled.
+func (p *Plugin) Upgrade(t *testing.T, reference string) {
+	t.Helper()
+	p.pull(t, p.path("/upgrade?remote="), reference)
+}
+
+func (p *Plugin) pull(t *testing.T, path, reference string) {
+	t.Helper()
+	var privileges []any
+	p.engine.must(t, http.MethodGet, "/plugins/privileges?remote="+url.QueryEscape(reference), nil, &privileges)
+	p.engine.must(t, http.MethodPost, path+url.QueryEscape(reference), privileges, nil)
+}
+
 // Set does what `docker plugin set` does; the plugin must be disabled.
-func (p *Plugin) Set(t testing.TB, settings ...string) {
+func (p *Plugin) Set(t *testing.T, settings ...string) {
 	t.Helper()
 	p.engine.must(t, http.MethodPost, p.path("/set"), settings, nil)
 }
 
 // Enable does what `docker plugin enable` does.
-func (p *Plugin) Enable(t testing.TB) {
+func (p *Plugin) Enable(t *testing.T) {
 	t.Helper()
 	if err := p.TryEnable(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, p.engine.Tail(20))
@@ -71,19 +101,19 @@ func (p *Plugin) TryEnable(ctx context.Context) error {
 }
 
 // Disable does what `docker plugin disable` does.
-func (p *Plugin) Disable(t testing.TB) {
+func (p *Plugin) Disable(t *testing.T) {
 	t.Helper()
 	p.engine.must(t, http.MethodPost, p.path("/disable"), nil, nil)
 }
 
 // Enabled reports what `docker plugin ls` shows.
-func (p *Plugin) Enabled(t testing.TB) bool {
+func (p *Plugin) Enabled(t *testing.T) bool {
 	t.Helper()
 	return p.inspect(t).Enabled
 }
 
 // Kill ends the plugin's process with SIGKILL, and returns when it is gone.
-func (p *Plugin) Kill(t testing.TB) {
+func (p *Plugin) Kill(t *testing.T) {
 	t.Helper()
 	proc, err := p.process()
 	if err == nil {
@@ -101,7 +131,7 @@ func (p *Plugin) Log(mark int) []string {
 }
 
 // PID is the id of the plugin's process.
-func (p *Plugin) PID(t testing.TB) int {
+func (p *Plugin) PID(t *testing.T) int {
 	t.Helper()
 	proc, err := p.process()
 	if err != nil {
@@ -130,7 +160,7 @@ type plugin struct {
 	Enabled bool
 }
 
-func (p *Plugin) inspect(t testing.TB) (info plugin) {
+func (p *Plugin) inspect(t *testing.T) (info plugin) {
 	t.Helper()
 	p.engine.must(t, http.MethodGet, p.path("/json"), nil, &info)
 	return info
@@ -168,7 +198,7 @@ type File struct {
 }
 
 // Archive makes a tar archive.
-func Archive(t testing.TB, files ...File) *bytes.Buffer {
+func Archive(t *testing.T, files ...File) *bytes.Buffer {
 	t.Helper()
 	archive := new(bytes.Buffer)
 	w := tar.NewWriter(archive)

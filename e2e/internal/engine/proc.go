@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -41,7 +42,8 @@ func processes() (processTable, error) {
 }
 
 func readProcess(dir string) (p process, err error) {
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	proc := os.DirFS(dir)
+	stat, err := fs.ReadFile(proc, "stat")
 	if err != nil {
 		return p, err
 	}
@@ -54,12 +56,12 @@ func readProcess(dir string) (p process, err error) {
 	if p.pid, err = strconv.Atoi(filepath.Base(dir)); err != nil {
 		return p, err
 	}
-	cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	cmdline, err := fs.ReadFile(proc, "cmdline")
 	if err != nil {
 		return p, err
 	}
 	p.cmdline = strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " ")
-	cgroup, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+	cgroup, err := fs.ReadFile(proc, "cgroup")
 	p.cgroup = string(cgroup)
 	return p, err
 }
@@ -99,11 +101,13 @@ func (p process) waitEnd() error {
 	// A pidfd becomes readable when its process ends.
 	deadline := time.Now().Add(patience)
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds()))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())) //nolint:gosec // a file descriptor is small
 		switch {
 		case errors.Is(err, unix.EINTR):
-		case err != nil || n == 0:
-			return fmt.Errorf("process %d, %q, has not ended within %v (%v)", p.pid, p.cmdline, patience, err)
+		case err != nil:
+			return fmt.Errorf("watch process %d, %q: %w", p.pid, p.cmdline, err)
+		case n == 0:
+			return fmt.Errorf("process %d, %q, has not ended within %v", p.pid, p.cmdline, patience)
 		default:
 			return p.waitReaped(deadline)
 		}

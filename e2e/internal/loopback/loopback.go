@@ -8,9 +8,9 @@ import (
 
 // FreeAddress returns a host:port of the loopback interface that nothing
 // listens on.
-func FreeAddress(t testing.TB) string {
+func FreeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

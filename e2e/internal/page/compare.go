@@ -71,6 +71,9 @@ func compare(before, after, got Series) (wrong []string) {
 		differ("kind", got.Kind, after.Kind)
 		return wrong // nothing else can be compared
 	}
+	if got.Type != after.Type {
+		differ("prometheus.type", got.Type, after.Type)
+	}
 	if got.Help != after.Help {
 		differ("description", got.Help, after.Help)
 	}

@@ -14,7 +14,7 @@ func TestCompareFindsEachDefect(t *testing.T) {
 	start := time.Unix(1000, 0)
 	before := index(
 		Series{Name: "c", Labels: `{a="b"}`, Kind: Counter, Help: "h", Start: start, Value: 3},
-		Series{Name: "g", Labels: `{}`, Kind: Gauge, Value: 5},
+		Series{Name: "g", Labels: `{}`, Kind: Gauge, Type: "gauge", Value: 5},
 		Series{Name: "h", Labels: `{}`, Kind: Histogram, Start: start, Count: 3, Sum: 2, Bounds: []float64{1, 2}, Buckets: []uint64{1, 1, 1}},
 		Series{Name: "s", Labels: `{}`, Kind: Summary, Start: start, Count: 3, Sum: 2, Quantiles: []Quantile{{0.5, 1}}},
 	)
@@ -41,6 +41,8 @@ func TestCompareFindsEachDefect(t *testing.T) {
 			wrong: []string{`c{a="b"}: is missing`, `c{a="c"}: is not on the page`}},
 		{name: "kind", defect: func(p []Point) []Point { p[1].Kind = Counter; return p },
 			wrong: []string{`g{}: kind cumulative monotonic sum, want gauge`}},
+		{name: "type", defect: func(p []Point) []Point { p[1].Type = "unknown"; return p },
+			wrong: []string{`g{}: prometheus.type unknown, want gauge`}},
 		{name: "description", defect: func(p []Point) []Point { p[0].Help = "x"; return p },
 			wrong: []string{`c{a="b"}: description x, want h`}},
 		{name: "unit", defect: func(p []Point) []Point { p[1].Unit = "s"; return p }, wrong: []string{`g{}: unit s, want `}},
@@ -62,7 +64,7 @@ func TestCompareFindsEachDefect(t *testing.T) {
 			wrong: []string{`s{}: quantiles [], want [{0.5 1}]`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var points []Point
+			points := make([]Point, 0, len(before))
 			for _, key := range slices.Sorted(maps.Keys(before)) {
 				points = append(points, Point{Series: before[key]})
 			}

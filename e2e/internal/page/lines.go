@@ -22,9 +22,9 @@ type Line struct {
 func Lines(families []*dto.MetricFamily, target ...string) map[string]Line {
 	all := map[string]Line{}
 	for _, f := range families {
-		for _, m := range f.Metric {
+		for _, m := range f.GetMetric() {
 			labels := slices.Clone(target)
-			for _, l := range m.Label {
+			for _, l := range m.GetLabel() {
 				if l.GetValue() != "" {
 					labels = append(labels, Label(l.GetName(), l.GetValue()))
 				}
@@ -40,14 +40,14 @@ func Lines(families []*dto.MetricFamily, target ...string) map[string]Line {
 			case dto.MetricType_UNTYPED:
 				add("", m.GetUntyped().GetValue(), false)
 			case dto.MetricType_HISTOGRAM:
-				for _, b := range m.GetHistogram().Bucket {
+				for _, b := range m.GetHistogram().GetBucket() {
 					add("_bucket", float64(b.GetCumulativeCount()), true, Label("le", float(b.GetUpperBound())))
 				}
 				add("_bucket", float64(m.GetHistogram().GetSampleCount()), true, Label("le", "+Inf"))
 				add("_sum", m.GetHistogram().GetSampleSum(), true)
 				add("_count", float64(m.GetHistogram().GetSampleCount()), true)
 			case dto.MetricType_SUMMARY:
-				for _, q := range m.GetSummary().Quantile {
+				for _, q := range m.GetSummary().GetQuantile() {
 					add("", q.GetValue(), false, Label("quantile", float(q.GetQuantile())))
 				}
 				add("_sum", m.GetSummary().GetSampleSum(), true)

@@ -23,8 +23,12 @@ func Points(md pmetric.Metrics) []Point {
 		}
 		for _, sm := range rm.ScopeMetrics().All() {
 			for _, m := range sm.Metrics().All() {
+				family := ""
+				if v, ok := m.Metadata().Get("prometheus.type"); ok {
+					family = v.AsString()
+				}
 				for _, s := range series(m) {
-					s.Name, s.Help, s.Unit = m.Name(), m.Description(), m.Unit()
+					s.Name, s.Type, s.Help, s.Unit = m.Name(), family, m.Description(), m.Unit()
 					all = append(all, Point{Series: s, Scope: sm.Scope().Name(), Resource: resource})
 				}
 			}

@@ -39,6 +39,7 @@ type Series struct {
 	Name   string
 	Labels string // {a="b",c="d"}, sorted by name
 	Kind   Kind
+	Type   string // of the family: counter, gauge, histogram, summary, unknown
 	Help   string
 	Unit   string
 
@@ -105,25 +106,31 @@ func get(ctx context.Context, url, accept string, dial func(context.Context, str
 func Expect(families []*dto.MetricFamily) map[string]Series {
 	var started time.Time
 	for _, f := range families {
-		if f.GetName() == "process_start_time_seconds" && len(f.Metric) == 1 {
-			seconds, fraction := math.Modf(f.Metric[0].GetGauge().GetValue())
+		if f.GetName() == "process_start_time_seconds" && len(f.GetMetric()) == 1 {
+			seconds, fraction := math.Modf(f.GetMetric()[0].GetGauge().GetValue())
 			started = time.Unix(int64(seconds), int64(fraction*1e9))
 		}
 	}
 	all := map[string]Series{}
 	for _, f := range families {
-		for _, m := range f.Metric {
+		for _, m := range f.GetMetric() {
 			s := expect(f.GetType(), m, started)
-			s.Name, s.Help, s.Unit = f.GetName(), f.GetHelp(), f.GetUnit()
+			s.Name, s.Type, s.Help, s.Unit = f.GetName(), types[f.GetType()], f.GetHelp(), f.GetUnit()
 			all[s.Key()] = s
 		}
 	}
 	return all
 }
 
+// types are the values of the metadata prometheus.type.
+var types = map[dto.MetricType]string{
+	dto.MetricType_COUNTER: "counter", dto.MetricType_GAUGE: "gauge", dto.MetricType_UNTYPED: "unknown",
+	dto.MetricType_HISTOGRAM: "histogram", dto.MetricType_SUMMARY: "summary",
+}
+
 func expect(kind dto.MetricType, m *dto.Metric, started time.Time) Series {
 	var labels []string
-	for _, l := range m.Label {
+	for _, l := range m.GetLabel() {
 		if l.GetValue() != "" { // an empty label is no label
 			labels = append(labels, Label(l.GetName(), l.GetValue()))
 		}
@@ -149,7 +156,7 @@ func expect(kind dto.MetricType, m *dto.Metric, started time.Time) Series {
 			s.Start = created.AsTime()
 		}
 		var below uint64
-		for _, b := range h.Bucket {
+		for _, b := range h.GetBucket() {
 			if !math.IsInf(b.GetUpperBound(), +1) {
 				s.Bounds = append(s.Bounds, b.GetUpperBound())
 				s.Buckets = append(s.Buckets, b.GetCumulativeCount()-below)
@@ -163,7 +170,7 @@ func expect(kind dto.MetricType, m *dto.Metric, started time.Time) Series {
 		if created := q.GetCreatedTimestamp(); created != nil {
 			s.Start = created.AsTime()
 		}
-		for _, v := range q.Quantile {
+		for _, v := range q.GetQuantile() {
 			s.Quantiles = append(s.Quantiles, Quantile{v.GetQuantile(), v.GetValue()})
 		}
 	default:
@@ -177,15 +184,15 @@ func expect(kind dto.MetricType, m *dto.Metric, started time.Time) Series {
 func Samples(families []*dto.MetricFamily) int {
 	n := 0
 	for _, f := range families {
-		for _, m := range f.Metric {
+		for _, m := range f.GetMetric() {
 			switch {
-			case m.Histogram != nil:
-				n += len(m.Histogram.Bucket) + 2 // _sum and _count
-				if b := m.Histogram.Bucket; len(b) == 0 || !math.IsInf(b[len(b)-1].GetUpperBound(), +1) {
+			case m.GetHistogram() != nil:
+				n += len(m.GetHistogram().GetBucket()) + 2 // _sum and _count
+				if b := m.GetHistogram().GetBucket(); len(b) == 0 || !math.IsInf(b[len(b)-1].GetUpperBound(), +1) {
 					n++ // the text format always has the +Inf bucket, protobuf need not
 				}
-			case m.Summary != nil:
-				n += len(m.Summary.Quantile) + 2
+			case m.GetSummary() != nil:
+				n += len(m.GetSummary().GetQuantile()) + 2
 			default:
 				n++
 			}

@@ -1,0 +1,144 @@
+package translate_test
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/metrics"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"google.golang.org/protobuf/encoding/protodelim"
+
+	"otelmetricsplugin/pkg/translate"
+)
+
+// FuzzTranslate decodes bytes as a page, in text and in protobuf, and
+// translates what comes out of it three times in different ways.
+func FuzzTranslate(f *testing.F) {
+	pages, err := filepath.Glob("../../testdata/pages/*")
+	if err != nil || len(pages) == 0 {
+		f.Fatalf("no recorded pages: %v", err)
+	}
+	for _, name := range pages {
+		page, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(page)
+	}
+	for _, families := range edgeCases() {
+		var b bytes.Buffer
+		for _, mf := range families {
+			if _, err := protodelim.MarshalTo(&b, mf); err != nil {
+				f.Fatal(err)
+			}
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte("# TYPE a histogram\na_bucket{le=\"NaN\"} 1\na_count NaN\na_bucket{le=\"1\"} 1e300\na 5 -1\n"))
+	f.Add([]byte("# TYPE a counter\n# UNIT a seconds\na{l=\"\",otel_scope_name=\"\xc3\xbc\"} -Inf 9223372036854775807\na NaN\n"))
+	f.Add([]byte("process_start_time_seconds 1e300\ntarget_info{a=\"b\"} 1\nengine_daemon_engine_info{os=\"x\"} 1\n"))
+
+	f.Fuzz(func(t *testing.T, page []byte) {
+		if len(page) > 1<<20 {
+			return
+		}
+		for _, decode := range []func([]byte) ([]*dto.MetricFamily, error){decodeProto, decodeText} {
+			families, _ := decode(page) // what came before an error is a page, too
+			if len(families) == 0 {
+				continue
+			}
+			for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
+				if err := translateAll(t, families, selector); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+// translateAll translates families, then half of them, then all again, and
+// tells what was wrong with what came out.
+func translateAll(t testing.TB, families []*dto.MetricFamily, selector sdkmetric.TemporalitySelector) error {
+	tr := translate.New(translate.Config{Version: "v1", Temporality: selector})
+	now := epoch
+	for _, page := range [][]*dto.MetricFamily{families, families[len(families)/2:], nil, families} {
+		now = now.Add(10 * time.Second)
+		before := allocated()
+		var r *translate.Result
+		if page == nil {
+			r = tr.Missed(now)
+		} else {
+			r = tr.Translate(page, now)
+		}
+		if n := allocated() - before; n > 64<<20 {
+			return fmt.Errorf("translating allocated %d MiB", n>>20)
+		}
+		points, err := pointsOf(send(t, r))
+		if err != nil {
+			return err
+		}
+		if page == nil {
+			continue
+		}
+		if err := checkAccounting(page, r, points); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// edgeCases are pages that a decoder may hand over but no client library
+// writes.
+func edgeCases() map[string][]*dto.MetricFamily {
+	u := func(v uint64) *uint64 { return &v }
+	d := func(v float64) *float64 { return &v }
+	big := native(8, 1, 1, spans(1<<30, 1, 1<<30, 1, 1<<30, 1), 1, math.MaxInt64, math.MinInt64)
+	stale := native(0, staleNaN, 0, spans(1, 1), 1)
+	withExemplar := counter(1, "l", "v")
+	withExemplar.Counter.Exemplar = &dto.Exemplar{Label: labels("trace_id", "00", "span_id", "0102030405060708"), Timestamp: created(-1e10)}
+	withExemplar.Counter.CreatedTimestamp = created(1e10)
+	dated := gauge(1)
+	dated.TimestampMs = millis(-1e12)
+	return map[string][]*dto.MetricFamily{
+		"histograms": {family("a", dto.MetricType_HISTOGRAM,
+			histogram(big, "l", "1"), histogram(stale, "l", "2"),
+			histogram(&dto.Histogram{SampleCount: u(math.MaxUint64), Bucket: buckets(nan, 1, inf, 2, -inf, 3)}, "l", "3"),
+			histogram(&dto.Histogram{SampleCountFloat: d(-1), Bucket: buckets(1, 1)}, "l", "4"),
+			histogram(native(8, 1, 0, spans(-1074*256, 1, 1<<14, 1), 1, 1), "l", "5"),
+			histogram(native(-4, 1, math.MaxInt64, spans(0, 2), math.MaxInt64, 0), "l", "6"),
+		)},
+		"summaries": {family("a", dto.MetricType_SUMMARY,
+			&dto.Metric{Summary: &dto.Summary{SampleCount: u(1), Quantile: []*dto.Quantile{{Quantile: d(nan)}, {Quantile: d(2), Value: d(nan)}}}},
+		)},
+		"numbers":    {family("a", dto.MetricType_COUNTER, counter(-1), counter(nan, "l", "1"), counter(staleNaN, "l", "2"), withExemplar, dated)},
+		"mismatched": {family("a", dto.MetricType_COUNTER, gauge(1)), family("a", dto.MetricType_GAUGE, counter(1)), {}},
+		"labels":     {family("\xff", dto.MetricType_GAUGE, gauge(1)), family("b", dto.MetricType_GAUGE, gauge(1, "l", "\xff"), gauge(1, "l", "1", "l", "2"), gauge(1, "", "x"), gauge(1, "l", ""))},
+	}
+}
+
+func TestEdgeCasesAreExportedOrCounted(t *testing.T) {
+	for name, families := range edgeCases() {
+		t.Run(name, func(t *testing.T) {
+			families = append(families, nil, &dto.MetricFamily{}, family("n", dto.MetricType_HISTOGRAM, nil,
+				histogram(&dto.Histogram{Bucket: []*dto.Bucket{nil}, PositiveSpan: []*dto.BucketSpan{nil}, Exemplars: []*dto.Exemplar{nil}}),
+				&dto.Metric{Label: []*dto.LabelPair{nil, {}}}))
+			for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
+				if err := translateAll(t, families, selector); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
