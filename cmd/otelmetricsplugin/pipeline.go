@@ -17,6 +17,7 @@ import (
 
 	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/internal/receive"
+	"otelmetricsplugin/internal/sandbox"
 	"otelmetricsplugin/internal/settings"
 	"otelmetricsplugin/pkg/lifecycle"
 	"otelmetricsplugin/pkg/scrape"
@@ -25,6 +26,20 @@ import (
 // ending bounds how long the program takes to end once it was told to: the
 // engine kills a plugin after ten seconds.
 const ending = 5 * time.Second
+
+// confine drops every privilege that the program does not need from here on.
+// What cannot be dropped is no reason to collect nothing.
+func confine(s *settings.Settings, logger *slog.Logger, socket string) {
+	report, err := sandbox.Enter(sandbox.Paths{
+		Spool:  s.SpoolDir,
+		Socket: socket,
+		Read:   []string{s.TLS.CA, s.TLS.Certificate, s.TLS.Key, s.HeadersFile},
+	})
+	if err != nil {
+		logger.Warn("privileges that are not needed could not be dropped", "error", err)
+	}
+	logger.Info("confined", "sandbox", report)
+}
 
 // newConfig wires settings to what a pipeline is made of. Close releases the
 // scraper.
