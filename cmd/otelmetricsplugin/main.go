@@ -122,8 +122,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case "print":
 		err = printOnce(ctx, s, logger, stdout)
 	case "run":
+		confine(s, logger, "")
 		err = runPipeline(ctx, s, logger, nil)
 	default:
+		confine(s, logger, s.PluginSocket)
 		err = runPlugin(ctx, s, logger)
 	}
 	switch {

@@ -18,6 +18,7 @@ import (
 	"otelmetricsplugin/internal/delivery"
 	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/internal/receive"
+	"otelmetricsplugin/internal/sandbox"
 	"otelmetricsplugin/internal/settings"
 	"otelmetricsplugin/pkg/lifecycle"
 	"otelmetricsplugin/pkg/scrape"
@@ -26,6 +27,20 @@ import (
 // ending bounds what the program still does once it was told to end. It is
 // gone within five seconds; the engine kills a plugin after ten.
 const ending = 4 * time.Second
+
+// confine drops every privilege that the program does not need from here on.
+// What cannot be dropped is no reason to collect nothing.
+func confine(s *settings.Settings, logger *slog.Logger, socket string) {
+	report, err := sandbox.Enter(sandbox.Paths{
+		Spool:  s.SpoolDir,
+		Socket: socket,
+		Read:   []string{s.TLS.CA, s.TLS.Certificate, s.TLS.Key, s.HeadersFile},
+	})
+	if err != nil {
+		logger.Warn("privileges that are not needed could not be dropped", "error", err)
+	}
+	logger.Info("confined", "sandbox", report)
+}
 
 // newConfig wires settings to what a pipeline is made of. Close releases the
 // scraper.
