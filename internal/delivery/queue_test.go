@@ -167,6 +167,7 @@ func TestProbesBackOffOneAtATime(t *testing.T) {
 			accept(t, q, nil, page(scrape, 1))
 			time.Sleep(15 * time.Second)
 		}
+		synctest.Wait()
 		for i, limit := 1, time.Second; i < len(at); i++ {
 			if d := at[i].Sub(at[i-1]); d < limit/10 || d > limit {
 				t.Errorf("pause %d is %v, limit %v", i, d, limit)
@@ -229,7 +230,7 @@ func TestAWellCollectorLeavesTheDiskAlone(t *testing.T) {
 		if writes != 2 { // the trial at the start, and the request
 			t.Errorf("%d writes at the start", writes)
 		}
-		for scrape := 2; scrape < 100; scrape++ {
+		for scrape := 2; scrape < 20; scrape++ {
 			accept(t, q, want, page(scrape, 100)) // in several parts
 			synctest.Wait()
 		}
@@ -401,31 +402,33 @@ func TestTooLargeForTheCollectorIsHalvedInPlaceAndLearned(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const takes = 100_000
 				c, want := newCollector(), ledger{}
-				refusals := 0
+				var refusals atomic.Int64
+				var away atomic.Bool
+				away.Store(waits)
 				conn := connFunc(func(ctx context.Context, data []byte) (*response, error) {
-					if c.answer == nil && len(data) > takes {
-						refusals++
+					if away.Load() {
+						return nil, status.Error(codes.Unavailable, "")
+					}
+					if len(data) > takes {
+						refusals.Add(1)
 						return nil, status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", len(data), takes)
 					}
 					return to(c)(ctx, data)
 				})
 				dir := t.TempDir()
 				q := open(t, Config{Conn: conn, Dir: dir})
-				if waits {
-					c.script(unavailable)
-				}
-				for scrape := 1; scrape <= 5; scrape++ {
+				for scrape := 1; scrape <= 3; scrape++ {
 					accept(t, q, want, page(scrape, 20_000)) // 0.8 MB each
 					synctest.Wait()
 				}
-				c.script(nil)
+				away.Store(false)
 				time.Sleep(time.Hour)
 				drained(t, q)
 				if d := compare(t, want, c.held); d != 0 {
 					t.Errorf("%d points twice", d)
 				}
-				if refusals > 5 {
-					t.Errorf("%d refusals: the size was not learned", refusals)
+				if n := refusals.Load(); n > 5 {
+					t.Errorf("%d refusals: the size was not learned", n)
 				}
 				if got := files(t, dir); len(got) != 0 {
 					t.Errorf("left behind: %v", got)
