@@ -414,9 +414,7 @@ func (q *Queue) diskReady() bool {
 func (q *Queue) store(it *item) bool {
 	need := onDisk(it.size)
 	if need > q.cfg.MaxBytes {
-		q.dropFull(it)
-		q.finish(it)
-		return true
+		return true // no room can be made: it waits in memory, if that has room
 	}
 	for q.spool.used+need > q.cfg.MaxBytes {
 		if !q.dropOldestOnDisk() {

@@ -246,7 +246,7 @@ type packer struct {
 }
 
 // pack returns b as the content of a spool file. Speed counts more than size:
-// the pages are so repetitive that the fastest level makes them fifteen times
+// the pages are so repetitive that the fastest level makes them ten times
 // smaller.
 func (p *packer) pack(b []byte) []byte {
 	p.buf.Reset()

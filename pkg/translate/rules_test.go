@@ -269,6 +269,13 @@ d 1
 			{at: 50, text: typed + "a 0\n", want: cumulative("40..50 0")},
 		},
 	}, {
+		name: "a decrease in the last bits is none",
+		steps: []step{
+			{at: 10, text: typed + "a 0.8\n", want: cumulative("-..10 0.8")},
+			{at: 20, text: typed + "a 0.7999999999999998\n", want: cumulative("-..20 0.8")},
+			{at: 30, text: typed + "a 0.799999999\n", want: cumulative("20..30 0.799999999")},
+		},
+	}, {
 		name: "a decrease after missed scrapes starts anew at the last page",
 		steps: []step{
 			{at: 10, text: typed + "a 5\n", want: cumulative("-..10 5")},
@@ -308,6 +315,7 @@ d 1
 			{at: 10, text: typed + "a 5\n" + processStart(2), want: cumulative("2..10 5")},
 			{at: 20, text: typed + "a 7\n" + processStart(3), want: cumulative("2..20 7")},
 			{at: 30, text: typed + "a 8\n" + processStart(1), want: cumulative("2..30 8")},
+			{at: 40, text: typed + "a 9\n" + processStart(25), want: cumulative("2..40 9")},
 		},
 	}, {
 		name: "so does one whose process was young when it was first seen",
@@ -642,7 +650,9 @@ func TestRule11_HistogramBuckets(t *testing.T) {
 			want: good("count=5 sum=1.5 bounds=[-Inf 1] counts=[1 1 3]")}}},
 		{name: "decreasing", steps: []step{{at: 10, proto: h(5, buckets(1, 3, 2, 2)...), want: z, dropped: invalid}}},
 		{name: "above the count", steps: []step{{at: 10, proto: h(5, buckets(1, 6)...), want: z, dropped: invalid}}},
-		{name: "+Inf is not the count", steps: []step{{at: 10, proto: h(5, buckets(1, 2, inf, 4)...), want: z, dropped: invalid}}},
+		{name: "+Inf is not the count", steps: []step{{at: 10, proto: h(5, buckets(1, 2, inf, 4)...),
+			want: good("count=5 sum=1.5 bounds=[1] counts=[2 3]")}}},
+		{name: "+Inf is below another", steps: []step{{at: 10, proto: h(5, buckets(1, 4, inf, 3)...), want: z, dropped: invalid}}},
 		{name: "contradictory", steps: []step{{at: 10, proto: h(5, buckets(1, 2, 1, 3)...), want: z, dropped: invalid}}},
 		{name: "with a bound that is no number", steps: []step{{at: 10, proto: h(5, buckets(nan, 2)...), want: z, dropped: invalid}}},
 		{name: "nil", steps: []step{{at: 10, proto: h(5, nil, nil), want: z, dropped: invalid}}},
@@ -1086,6 +1096,22 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				  {} -..10 5
 			`,
 			dropped: map[string]int{translate.DropInvalidLabel: 1},
+		}},
+	}, {
+		name: "one of them twice",
+		steps: []step{{
+			at: 10,
+			proto: []*dto.MetricFamily{family("a", dto.MetricType_GAUGE,
+				gauge(1, "otel_scope_name", "x", "otel_scope_name", "y"),
+				gauge(2, "otel_scope_k", "x", "otel_scope_k", "y"),
+				gauge(3, "otel_scope_name", "x", "otel_scope_version", "y"),
+			)},
+			want: `
+				scope "x" "y" "" {}
+				a prometheus.type=gauge: gauge
+				  {} -..10 3
+			`,
+			dropped: map[string]int{translate.DropInvalidLabel: 2},
 		}},
 	}, {
 		name: "a scope that vanished ends its series",

@@ -34,6 +34,7 @@ type family struct {
 	index  map[uint64]*series
 
 	groups map[groupKey]*group
+	bounds []float64 // of the last histogram; mostly, all have the same
 }
 
 // begin starts the page of the given number, unless the family was already
@@ -49,6 +50,14 @@ func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) 
 	f.typ = typeNames[typ]
 	f.unit = unit(mf.GetUnit())
 	f.description = validUTF8(mf.GetHelp())
+}
+
+// sharedBounds returns bounds as they may be kept.
+func (f *family) sharedBounds(bounds []float64) []float64 {
+	if !slices.Equal(f.bounds, bounds) {
+		f.bounds = slices.Clone(bounds)
+	}
+	return f.bounds
 }
 
 // endVanished ends every series that was on the last page and is not on p,
@@ -190,18 +199,25 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 			continue
 		}
 		scoped = true
+		value = strings.Clone(value)
+		var field *string
 		switch key {
 		case "":
 			return nil
 		case "name":
-			sc.Name = strings.Clone(value)
+			field = &sc.Name
 		case "version":
-			sc.Version = strings.Clone(value)
+			field = &sc.Version
 		case "schema_url":
-			sc.SchemaURL = strings.Clone(value)
+			field = &sc.SchemaURL
 		default:
-			scopeAttrs = append(scopeAttrs, attribute.String(strings.Clone(key), strings.Clone(value)))
+			scopeAttrs = append(scopeAttrs, attribute.String(strings.Clone(key), value))
+			continue
 		}
+		if *field != "" {
+			return nil // a repeated name
+		}
+		*field = value
 	}
 	if len(attrs) > maxLabels || len(scopeAttrs) > maxLabels {
 		return nil
@@ -237,7 +253,7 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 	}
 	if s.group != nil { // the series changed its type: another stream begins
 		s.end(&t.page)
-		s.observed, s.explicit, s.exponential = false, nil, nil
+		s.observed, s.value, s.explicit, s.exponential = false, 0, nil, nil
 	}
 	key := groupKey{s.scope, k}
 	if s.group = f.groups[key]; s.group == nil {
@@ -304,16 +320,15 @@ func reuse[S ~[]E, E any](s S) S {
 
 // data returns the points of g on the page under way, or nil if there are none.
 func (t *Translator) data(g *group) metricdata.Aggregation {
-	histograms := temporality(t.histogramsDelta)
 	switch {
 	case len(g.numbers) > 0 && g.kind == kindGauge:
 		return metricdata.Gauge[float64]{DataPoints: g.numbers}
 	case len(g.numbers) > 0:
 		return metricdata.Sum[float64]{DataPoints: g.numbers, Temporality: temporality(t.sumDelta), IsMonotonic: true}
 	case len(g.histograms) > 0:
-		return metricdata.Histogram[float64]{DataPoints: g.histograms, Temporality: histograms}
+		return metricdata.Histogram[float64]{DataPoints: g.histograms, Temporality: temporality(t.histogramsDelta)}
 	case len(g.exponentials) > 0:
-		return metricdata.ExponentialHistogram[float64]{DataPoints: g.exponentials, Temporality: histograms}
+		return metricdata.ExponentialHistogram[float64]{DataPoints: g.exponentials, Temporality: temporality(t.histogramsDelta)}
 	case len(g.summaries) > 0:
 		return metricdata.Summary{DataPoints: g.summaries}
 	default:
