@@ -13,6 +13,7 @@ MODULES := $(patsubst %/,%,$(dir go.mod $(wildcard */go.mod)))
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # several targets use one engine
 
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)'
 

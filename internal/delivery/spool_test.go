@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -366,8 +366,14 @@ func roleOpen() {
 	}
 }
 
-// brokenDisk makes the disk of a Queue fail with err while that is not nil.
-func brokenDisk(t *testing.T, cfg Config, err *error) *Queue {
+// diskFault is how the disk fails at the moment; nil is that it does not.
+type diskFault struct{ err atomic.Pointer[syscall.Errno] }
+
+func (f *diskFault) set(err syscall.Errno) { f.err.Store(&err) }
+func (f *diskFault) mend()                 { f.err.Store(nil) }
+
+// brokenDisk returns a Queue whose disk fails as broken says.
+func brokenDisk(t *testing.T, cfg Config, broken *diskFault) *Queue {
 	t.Helper()
 	if e := cfg.setDefaults(); e != nil {
 		t.Fatal(e)
@@ -375,14 +381,14 @@ func brokenDisk(t *testing.T, cfg Config, err *error) *Queue {
 	q := newQueue(cfg)
 	write, remove := q.spool.writeFile, q.spool.remove
 	q.spool.writeFile = func(path string, b []byte) error {
-		if *err != nil {
+		if err := broken.err.Load(); err != nil {
 			_ = write(path, b[:len(b)/2])
 			return &os.PathError{Op: "write", Path: path, Err: *err}
 		}
 		return write(path, b)
 	}
 	q.spool.remove = func(path string) error {
-		if errors.Is(*err, syscall.EROFS) {
+		if err := broken.err.Load(); err != nil && *err == syscall.EROFS {
 			return &os.PathError{Op: "remove", Path: path, Err: *err}
 		}
 		return remove(path)
@@ -393,10 +399,10 @@ func brokenDisk(t *testing.T, cfg Config, err *error) *Queue {
 }
 
 func TestDiskThatFailsIsBridgedByMemoryAndRecovers(t *testing.T) {
-	for _, fault := range []error{syscall.ENOSPC, syscall.EROFS, syscall.EIO} {
+	for _, fault := range []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EIO} {
 		t.Run(fault.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var broken error
+				var broken diskFault
 				dir, log, want := t.TempDir(), logs{}, ledger{}
 				c := newCollector()
 				down := func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
@@ -411,24 +417,24 @@ func TestDiskThatFailsIsBridgedByMemoryAndRecovers(t *testing.T) {
 					}
 				}
 				some()
-				broken = fault
+				broken.set(fault)
 				some()
 				if s := q.Stats(); s.DiskBytes != 5*blockSize || s.MemoryBytes == 0 || s.QueuedPoints != 20 {
 					t.Errorf("while it fails: %+v", s)
 				}
-				broken = nil
+				broken.mend()
 				some()
 				if s := q.Stats(); s.DiskBytes != 15*blockSize || s.MemoryBytes != 0 || s.QueuedPoints != 30 {
 					t.Errorf("when it works: %+v", s)
 				}
 				// Delivered while the disk fails: nothing is sent again later.
-				broken = fault
+				broken.set(fault)
 				c.script(nil)
 				time.Sleep(time.Hour)
 				if s := q.Stats(); s.QueuedRequests != 0 {
 					t.Errorf("delivered: %+v", s)
 				}
-				broken = nil
+				broken.mend()
 				drained(t, q)
 				if got := files(t, dir); len(got) != 0 {
 					t.Errorf("left behind: %v", got)
@@ -451,17 +457,17 @@ func TestDiskThatFailsIsBridgedByMemoryAndRecovers(t *testing.T) {
 }
 
 func TestDiskThatFailsForLongKeepsTheNewestInTheBoundOfMemory(t *testing.T) {
-	for _, fault := range []error{syscall.ENOSPC, syscall.EROFS} {
+	for _, fault := range []syscall.Errno{syscall.ENOSPC, syscall.EROFS} {
 		t.Run(fault.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var broken error
+				var broken diskFault
 				c, total := newCollector(), ledger{}
 				c.answer = func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 				const bound = 20_000
 				q := brokenDisk(t, Config{Conn: to(c), Dir: t.TempDir(), MaxMemory: bound}, &broken)
 				for scrape := 1; scrape <= 500; scrape++ {
 					if scrape == 10 {
-						broken = fault
+						broken.set(fault)
 					}
 					accept(t, q, total, page(scrape, 20))
 					synctest.Wait()
@@ -469,7 +475,7 @@ func TestDiskThatFailsForLongKeepsTheNewestInTheBoundOfMemory(t *testing.T) {
 						t.Fatalf("%d bytes in memory", s.MemoryBytes)
 					}
 				}
-				broken = nil
+				broken.mend()
 				c.script(nil)
 				s := drained(t, q)
 				if got := s.Dropped[DroppedQueueFull] + int64(c.held.points()); got != 500*20 {
@@ -480,7 +486,7 @@ func TestDiskThatFailsForLongKeepsTheNewestInTheBoundOfMemory(t *testing.T) {
 				want := ledger{}
 				for series, points := range total {
 					n := len(c.held[series])
-					if errors.Is(fault, syscall.EROFS) {
+					if fault == syscall.EROFS {
 						want[series] = append(slices.Clone(points[:9]), points[500-(n-9):]...)
 					} else {
 						want[series] = points[500-n:]

@@ -37,24 +37,25 @@ func (c *condition) end() (points int, ended bool) {
 }
 
 type away struct {
-	reason  string // empty while the Collector answers
+	reasons map[string]bool // told of; nil while the Collector answers
 	since   time.Time
 	retries int64
 }
 
-// begin notes a failed attempt. It reports whether the reason is new.
+// begin notes a failed attempt. It reports whether the reason is new: a
+// server that ends the connection shows now as one thing and now as another.
 func (a *away) begin(reason string) bool {
-	if a.reason == "" {
-		*a = away{since: time.Now()}
+	if a.reasons == nil {
+		*a = away{since: time.Now(), reasons: map[string]bool{}}
 	}
-	began := a.reason != reason
-	a.reason = reason
+	began := !a.reasons[reason]
+	a.reasons[reason] = true
 	a.retries++
 	return began
 }
 
 func (a *away) end() (was away, ended bool) {
-	was, ended = *a, a.reason != ""
+	was, ended = *a, a.reasons != nil
 	*a = away{}
 	return was, ended
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -46,6 +48,9 @@ func FuzzTranslate(f *testing.F) {
 	for _, families := range edgeCases() {
 		add(families...)
 	}
+	for _, page := range foreignPages(f) {
+		f.Add(page)
+	}
 	f.Add([]byte("# TYPE a histogram\na_bucket{le=\"NaN\"} 1\na_count NaN\na_bucket{le=\"1\"} 1e300\na 5 -1\n"))
 	f.Add([]byte("# TYPE a counter\n# UNIT a seconds\na{l=\"\",otel_scope_name=\"\xc3\xbc\"} -Inf 9223372036854775807\na NaN\n"))
 	f.Add([]byte("process_start_time_seconds 1e300\ntarget_info{a=\"b\"} 1\nengine_daemon_engine_info{os=\"x\"} 1\n"))
@@ -66,6 +71,33 @@ func FuzzTranslate(f *testing.F) {
 			}
 		}
 	})
+}
+
+// foreignPages returns parts of the text pages in the directory that the
+// environment variable TEXT_PAGES names, if it does: the test data of
+// github.com/prometheus/prometheus, model/textparse/testdata, for one.
+func foreignPages(t testing.TB) (pages [][]byte) {
+	dir := os.Getenv("TEXT_PAGES")
+	if dir == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("TEXT_PAGES=%s: no *.txt there: %v", dir, err)
+	}
+	for _, name := range files {
+		page, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const size = 2000 // larger ones are slow to mutate
+		for len(page) > size {
+			end := size + 1 + bytes.IndexByte(page[size:], '\n')
+			pages, page = append(pages, page[:end:end]), page[end:]
+		}
+		pages = append(pages, page)
+	}
+	return pages
 }
 
 // translateAll translates families, then half of them, then all again, and

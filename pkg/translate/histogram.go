@@ -151,7 +151,7 @@ func (x *scratch) subtractExplicit(last *explicit) (bounds []float64, diff []uin
 		x.diff = project(x.diff[:0], cur, bounds)
 		before = project(nil, last, bounds)
 	}
-	return bounds, x.diff, cur.count >= last.count && subtract(x.diff, before)
+	return bounds, x.diff, subtract(x.diff, before)
 }
 
 // subtract takes b from a and reports whether nothing fell below zero; if not,

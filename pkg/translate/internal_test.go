@@ -6,6 +6,7 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -90,4 +91,35 @@ func TestMemoryIsThatOfThePage(t *testing.T) {
 	check(t, tr, 3, 30, 40)
 	tr.Translate(nil, time.Unix(22, 0))
 	check(t, tr, 0, 0, 0)
+}
+
+func TestMemoryOfDeltasIsThatOfThePage(t *testing.T) {
+	tr := New(Config{Temporality: sdkmetric.DeltaTemporalitySelector})
+	page := func(n int) []*dto.MetricFamily {
+		mf := &dto.MetricFamily{Name: proto.String("a"), Type: dto.MetricType_HISTOGRAM.Enum()}
+		for i := range n {
+			h := &dto.Histogram{SampleCount: proto.Uint64(10)}
+			for b := range 9 {
+				h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(float64(b)), CumulativeCount: proto.Uint64(1)})
+			}
+			mf.Metric = append(mf.Metric, &dto.Metric{
+				Label:     []*dto.LabelPair{{Name: proto.String("l"), Value: proto.String(fmt.Sprint(i))}},
+				Histogram: h,
+			})
+		}
+		return []*dto.MetricFamily{mf}
+	}
+	const buckets = 10
+	for i := range 20 {
+		tr.Translate(page(1000), time.Unix(int64(i), 0))
+		if got := cap(tr.arena.free); got > 4*1000*buckets {
+			t.Fatalf("page %d: room for %d counts, the page has %d", i, got, 1000*buckets)
+		}
+	}
+	for i := range 2 {
+		tr.Translate(page(1), time.Unix(int64(20+i), 0))
+	}
+	if got := cap(tr.arena.free); got > minArena {
+		t.Errorf("room for %d counts, the page has %d", got, buckets)
+	}
 }

@@ -198,8 +198,7 @@ func (x *scratch) subtractExponential(last *exponential) (diff *exponential, ok 
 	if last.count == 0 {
 		return diff, true
 	}
-	if cur.count < last.count || cur.scale > last.scale ||
-		(cur.zeroThreshold < last.zeroThreshold && last.zeroCount > 0) {
+	if cur.scale > last.scale || cur.zeroThreshold < last.zeroThreshold && last.zeroCount > 0 {
 		return diff, false
 	}
 	zero := last.zeroCount

@@ -195,6 +195,23 @@ func TestRule04_MetadataIsForTranslatedScopesOnly(t *testing.T) {
 	}
 }
 
+func TestFinishAgainChangesNothing(t *testing.T) {
+	tr := translate.New(translate.Config{Version: "v1"})
+	page := text(t, "# TYPE a histogram\na_count 1\n# TYPE b counter\nb 1\n# TYPE c summary\nc_count 1\n")
+	tr.Translate(page, at(10))
+	r := tr.Translate(page[:1], at(20))
+	req := send(t, r)
+	want := proto.Clone(req)
+	translate.Finish(translate.NewContext(t.Context(), r), req)
+	if !proto.Equal(req, want) {
+		t.Errorf("got:\n%v\nwant:\n%v", req, want)
+	}
+	translate.Finish(t.Context(), req) // of no Result
+	if !proto.Equal(req, want) {
+		t.Errorf("without a Result, got:\n%v\nwant:\n%v", req, want)
+	}
+}
+
 func TestRule05_StartTime(t *testing.T) {
 	withCreated := func(v, start float64) []*dto.MetricFamily {
 		m := counter(v)
@@ -329,6 +346,13 @@ d 1
 		steps: []step{
 			{at: 10, proto: withCreated(5, 1), want: cumulative("1..10 5")},
 			{at: 20, proto: withCreated(7, 12), want: cumulative("12..20 7")},
+		},
+	}, {
+		name: "a created timestamp that did not is none, not even of a new process",
+		keep: keep,
+		steps: []step{
+			{at: 10, proto: append(text(t, processStart(1)), withCreated(5, 1)...), want: cumulative("1..10 5")},
+			{at: 20, proto: append(text(t, processStart(15)), withCreated(7, 1)...), want: cumulative("1..20 7")},
 		},
 	}, {
 		name: "a created timestamp stands even where the value decreases",
@@ -833,6 +857,7 @@ func TestRule14_NativeHistogramIsExponential(t *testing.T) {
 		one("above the overflow bucket", with(func(h *dto.Histogram) { h.PositiveSpan = spans(1026, 1) }), z, translate.DropInvalidBuckets),
 		one("offset 2^30", with(func(h *dto.Histogram) { h.PositiveSpan = spans(1<<30, 1) }), z, translate.DropInvalidBuckets),
 		one("offset -2^31", with(func(h *dto.Histogram) { h.PositiveSpan = spans(math.MinInt32, 1) }), z, translate.DropInvalidBuckets),
+		one("offset -2^31 without buckets", native(0, 0, 0, spans(math.MinInt32, 0)), z, translate.DropInvalidBuckets),
 		one("gap of 2^30", with(func(h *dto.Histogram) {
 			h.PositiveSpan, h.PositiveDelta = spans(1, 1, 1<<30, 1), []int64{3, 0}
 		}), z, translate.DropInvalidBuckets),
@@ -1468,6 +1493,22 @@ func TestRule25_EmptyValuesAndDuplicates(t *testing.T) {
 				  {l="1"} -..20 1
 				b prometheus.type=unknown: gauge
 				  {} -..20 4
+			`, dropped: map[string]int{translate.DropDuplicate: 1}},
+		},
+	}, {
+		name: "in another order than before",
+		steps: []step{
+			{at: 10, text: "a{l=\"1\"} 1\na{l=\"2\"} 2\na{l=\"3\"} 3\n", want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..10 1
+				  {l="2"} -..10 2
+				  {l="3"} -..10 3
+			`},
+			{at: 20, text: "a{l=\"3\"} 1\na{l=\"1\"} 2\na{l=\"2\"} 3\na{l=\"3\"} 4\n", want: `
+				a prometheus.type=unknown: gauge
+				  {l="3"} -..20 1
+				  {l="1"} -..20 2
+				  {l="2"} -..20 3
 			`, dropped: map[string]int{translate.DropDuplicate: 1}},
 		},
 	}, {
