@@ -58,8 +58,14 @@ func (q *Queue) Stats() Stats {
 }
 
 // Register observes the state of q with asynchronous instruments of m, until
-// Close. All names begin with "otelmetricsplugin.delivery.".
+// Close or the next Register, whose meter takes the place of m. All names begin
+// with "otelmetricsplugin.delivery.". The instruments of a meter start to count
+// where those of the meter before were last observed: theirs is the start time
+// of what follows, and nothing is counted twice.
 func (q *Queue) Register(m metric.Meter) error {
+	if err := q.unregister(); err != nil {
+		return err
+	}
 	var errs []error
 	const prefix = "otelmetricsplugin.delivery."
 	upDown := func(name, unit, description string) metric.Int64ObservableUpDownCounter {
@@ -98,18 +104,24 @@ func (q *Queue) Register(m metric.Meter) error {
 	for _, r := range reasons {
 		byReason[r] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", r)))
 	}
+	q.mu.Lock()
+	base := q.observed
+	q.mu.Unlock()
 	r, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := q.Stats()
+		q.mu.Lock()
+		q.observed = s
+		q.mu.Unlock()
 		o.ObserveInt64(requests, s.QueuedRequests)
 		o.ObserveInt64(points, s.QueuedPoints)
 		o.ObserveInt64(size, s.DiskBytes, disk)
 		o.ObserveInt64(size, s.MemoryBytes, memory)
 		o.ObserveFloat64(age, s.OldestAge.Seconds())
-		o.ObserveInt64(deliveredRequests, s.DeliveredRequests)
-		o.ObserveInt64(deliveredPoints, s.DeliveredPoints)
-		o.ObserveInt64(retries, s.Retries)
+		o.ObserveInt64(deliveredRequests, s.DeliveredRequests-base.DeliveredRequests)
+		o.ObserveInt64(deliveredPoints, s.DeliveredPoints-base.DeliveredPoints)
+		o.ObserveInt64(retries, s.Retries-base.Retries)
 		for reason, attrs := range byReason {
-			o.ObserveInt64(dropped, s.Dropped[reason], attrs)
+			o.ObserveInt64(dropped, s.Dropped[reason]-base.Dropped[reason], attrs)
 		}
 		if !s.LastSuccess.IsZero() {
 			o.ObserveFloat64(success, float64(s.LastSuccess.UnixMilli())/1e3)
@@ -121,18 +133,19 @@ func (q *Queue) Register(m metric.Meter) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.metrics = append(q.metrics, r)
+	q.registered = r
 	return nil
 }
 
-func (q *Queue) unregister() (err error) {
+// unregister ends what the last Register began.
+func (q *Queue) unregister() error {
 	q.mu.Lock()
-	registrations := q.metrics
-	q.metrics = nil
+	r := q.registered
+	q.registered = nil
 	q.mu.Unlock()
-	// Without the lock: this waits for a collection, and that asks for Stats.
-	for _, r := range registrations {
-		err = errors.Join(err, r.Unregister())
+	if r == nil {
+		return nil
 	}
-	return err
+	// Without the lock: this waits for a collection, and that asks for Stats.
+	return r.Unregister()
 }

@@ -1,10 +1,8 @@
 // Package delivery carries OTLP metric requests to a Collector and loses none
 // that fits its bound.
 //
-// In come the finished requests of an OTLP exporter, by [Queue.Accept] or by
-// the [Queue.UnaryClientInterceptor] of the connection that the exporter
-// believes to be the Collector's. Out go the same data points in the same order
-// on [Config.Conn], at least once. A request is split to what a receiver takes,
+// In come the finished requests of an OTLP exporter, by [Queue.Accept]. Out go
+// the same data points in the same order on [Config.Conn], at least once. A request is split to what a receiver takes,
 // serialised once, kept in memory or in files until the Collector has answered
 // for it, and dropped only for a reason that is counted.
 //
@@ -159,7 +157,9 @@ type Queue struct {
 	limit   int  // serialised bytes that a request may have
 	count   Stats
 	states  states
-	metrics []metric.Registration
+
+	registered metric.Registration // of the last Register; nil for none
+	observed   Stats               // what its instruments were last given
 }
 
 // Open returns a running Queue, with what an earlier one left in cfg.Dir. It
@@ -196,19 +196,6 @@ func (q *Queue) start() {
 	defer q.mu.Unlock()
 	q.diskReady()
 	go q.deliver()
-}
-
-// UnaryClientInterceptor ends every export in q: it accepts the request and
-// returns without calling the connection, which need not lead anywhere. Put it
-// last in the chain.
-func (q *Queue) UnaryClientInterceptor() grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, _ any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption) error {
-		r, ok := req.(*colmetricpb.ExportMetricsServiceRequest)
-		if !ok {
-			return fmt.Errorf("delivery: %s was called with a %T: only metrics are delivered", method, req)
-		}
-		return q.Accept(ctx, r)
-	}
 }
 
 // Accept takes the data points of req. When it returns they are on the disk,

@@ -18,16 +18,16 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
+
+	"otelmetricsplugin/internal/export"
 )
 
 // unavailable is the script of a Collector that is overloaded.
@@ -696,13 +696,7 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l)
 	q := open(t, Config{Conn: dial(t, l.Addr().String(), grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))), Dir: t.TempDir()})
-	conn, err := grpc.NewClient("passthrough:///nowhere", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUnaryInterceptor(q.UnaryClientInterceptor()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	exporter, err := otlpmetricgrpc.New(t.Context(), otlpmetricgrpc.WithGRPCConn(conn))
+	exporter, err := export.New(t.Context(), q.Accept, sdkmetric.CumulativeTemporalitySelector, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -761,12 +755,31 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 		t.Errorf("measured %v\nwant %v", got, want)
 	}
 
+	// The meter of a second pipeline counts on from there.
+	again := sdkmetric.NewManualReader()
+	second := sdkmetric.NewMeterProvider(sdkmetric.WithReader(again))
+	if err := q.Register(second.Meter("test")); err != nil {
+		t.Fatal(err)
+	}
+	rm = metricdata.ResourceMetrics{}
+	if err := again.Collect(t.Context(), &rm); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range rm.ScopeMetrics[0].Metrics {
+		if d, ok := m.Data.(metricdata.Sum[int64]); ok && d.IsMonotonic && d.DataPoints[0].Value != 0 {
+			t.Errorf("%s begins with %d, which the first meter has told", m.Name, d.DataPoints[0].Value)
+		}
+	}
+	if err := reader.Collect(t.Context(), &rm); err != nil || len(rm.ScopeMetrics) != 0 {
+		t.Errorf("the first meter still tells %v (%v)", rm.ScopeMetrics, err)
+	}
+
 	// Close while collections go on does not deadlock.
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for range 100 {
 			var rm metricdata.ResourceMetrics
-			_ = reader.Collect(context.Background(), &rm)
+			_ = again.Collect(context.Background(), &rm)
 		}
 	})
 	drained(t, q)
