@@ -16,7 +16,7 @@ import (
 // benchmark measures the client.
 type swallow struct{ encoding.CodecV2 }
 
-func (s swallow) Unmarshal(data mem.BufferSlice, v any) error { return nil }
+func (s swallow) Unmarshal(mem.BufferSlice, any) error { return nil }
 
 func swallowing(b *testing.B) *grpc.ClientConn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

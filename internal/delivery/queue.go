@@ -77,7 +77,7 @@ func (c *Config) setDefaults() error {
 	positive("MaxBackoff", c.MaxBackoff >= 0, c.MaxBackoff)
 	positive("Pace", c.Pace >= 0, c.Pace)
 	if c.Conn == nil {
-		errs = append(errs, errors.New("Conn is nil: there is nowhere to deliver to"))
+		errs = append(errs, errors.New("no Conn: there is nowhere to deliver to"))
 	}
 	if c.MaxMessage > maxInflated {
 		errs = append(errs, fmt.Errorf("MaxMessage is %d: it must be at most %d", c.MaxMessage, maxInflated))

@@ -252,7 +252,7 @@ func TestASlowAnswerAndASecondRequestPutBothOnTheDisk(t *testing.T) {
 			accept(t, q, want, page(3, 1))
 			return 2
 		},
-		"when it fails": func(t *testing.T, q *Queue, want ledger) int64 {
+		"when it fails": func(*testing.T, *Queue, ledger) int64 {
 			time.Sleep(10*time.Second + time.Millisecond)
 			return 1
 		},
@@ -525,7 +525,7 @@ func TestWithoutADirectoryWhatWaitsIsInMemoryWithinItsBound(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		time.AfterFunc(20*time.Second, func() {
-			c.script(func(n int, _ *request) (*response, error) {
+			c.script(func(_ int, _ *request) (*response, error) {
 				if len(c.requests) == 10 {
 					return nil, status.Error(codes.Unavailable, "")
 				}
@@ -593,7 +593,7 @@ func TestCloseDeliversWhatIsOnItsWay(t *testing.T) {
 
 func TestOpenFailsOnlyOnAWrongConfig(t *testing.T) {
 	_, err := Open(Config{MaxMessage: 17 << 20, MaxBytes: -1})
-	want := "delivery: MaxBytes is -1: it must not be negative\nConn is nil: there is nowhere to deliver to\nMaxMessage is 17825792: it must be at most 16777216"
+	want := "delivery: MaxBytes is -1: it must not be negative\nno Conn: there is nowhere to deliver to\nMaxMessage is 17825792: it must be at most 16777216"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}

@@ -157,7 +157,7 @@ func (q *Queue) sendable(failures int) (limit int, wait bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	// In Close nothing is gained by waiting for what is on the disk.
-	return q.limit, failures > 0 && !(q.ended && q.held == 0)
+	return q.limit, failures > 0 && (!q.ended || q.held > 0)
 }
 
 // attempt sends data once. Without wait it fails at once on what is known of

@@ -124,7 +124,7 @@ func TestSplitFillsItsParts(t *testing.T) {
 
 func TestSplitOfNothingIsNothing(t *testing.T) {
 	for _, limit := range []int{0, 1, 1 << 20} {
-		split(&request{ResourceMetrics: []*metricpb.ResourceMetrics{{SchemaUrl: "a"}}}, limit, func(part *request, points int) {
+		split(&request{ResourceMetrics: []*metricpb.ResourceMetrics{{SchemaUrl: "a"}}}, limit, func(_ *request, points int) {
 			t.Errorf("limit %d: a part of %d points", limit, points)
 		})
 	}

@@ -282,13 +282,13 @@ func unpack(b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d bytes, more than the %d that a request may have", errDamaged, size, maxInflated)
 	}
 	out := make([]byte, size)
-	if _, err := io.ReadFull(zr, out); err != nil && !(size == 0 && err == io.EOF) {
+	if _, err := io.ReadFull(zr, out); err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	// The checksum is judged at the end of the stream, which must be the end
 	// of the file.
-	if n, err := io.CopyN(io.Discard, zr, 1); n != 0 || err != io.EOF {
-		return nil, fmt.Errorf("%w: length or checksum: %v", errDamaged, err)
+	if n, err := io.CopyN(io.Discard, zr, 1); n != 0 || !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: length or checksum: %w", errDamaged, err)
 	}
 	if r.Len() != 0 {
 		return nil, fmt.Errorf("%w: %d bytes too many", errDamaged, r.Len())

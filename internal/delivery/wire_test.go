@@ -396,7 +396,7 @@ func TestBrokenStreamsAndWrongServersLoseNothing(t *testing.T) {
 		"RST_STREAM NO_ERROR":          {resetStream(http2.ErrCodeNo), "unavailable"},
 		"RST_STREAM CANCEL":            {resetStream(http2.ErrCodeCancel), "unavailable"},
 		"RST_STREAM ENHANCE_YOUR_CALM": {resetStream(http2.ErrCodeEnhanceYourCalm), "throttled"},
-		"GOAWAY that drops the stream": {http2Server(func(f *http2.Framer, stream uint32) {
+		"GOAWAY that drops the stream": {http2Server(func(f *http2.Framer, _ uint32) {
 			_ = f.WriteGoAway(0, http2.ErrCodeNo, nil)
 		}, reset), "unavailable"},
 		"GOAWAY with an error": {http2Server(func(f *http2.Framer, stream uint32) {

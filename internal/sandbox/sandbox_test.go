@@ -464,7 +464,7 @@ func TestWhatTheProgramConnectsToAndAsksTheHostForStillWorks(t *testing.T) {
 		}
 		return listener
 	}
-	inmate := start(t, "TZ=Asia/Kolkata", "ZONEINFO="+filepath.Join(runtime.GOROOT(), "lib", "time", "zoneinfo.zip"))
+	inmate := start(t, "TZ=Asia/Kolkata", "ZONEINFO="+filepath.Join(goroot(t), "lib", "time", "zoneinfo.zip"))
 	addresses := inmate.do(t, command{Do: "lookup", Path: "localhost"})
 	if !strings.Contains(addresses.Got, "127.0.0.1") {
 		t.Fatalf("localhost is %q, %s", addresses.Got, addresses.Err)
@@ -513,4 +513,14 @@ func TestOneLineOfTheLogSaysWhatIsInForce(t *testing.T) {
 			t.Errorf("the line is\n%s, want\n%s", got, want)
 		}
 	}
+}
+
+// goroot is where the toolchain that runs the test keeps its own files.
+func goroot(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
