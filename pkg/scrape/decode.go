@@ -200,8 +200,9 @@ func checkProto(page []byte, limits Limits) (frames int, err error) {
 
 // message says what decoding a kind of message allocates.
 type message struct {
-	size    int // of the struct
-	samples int // what the message counts for, as lines of the text format
+	size    int  // of the struct
+	samples int  // what the message counts for, as lines of the text format
+	deep    bool // whether any field is a message or a list
 	fields  [32]struct {
 		message *message // of its value; nil for a number or a string
 		list    bool
@@ -226,6 +227,7 @@ func newMessage(m protoreflect.Message) *message {
 		f := fields.Get(i)
 		field := &kind.fields[f.Number()]
 		field.list = f.IsList()
+		kind.deep = kind.deep || f.IsList() || f.Message() != nil
 		switch {
 		case f.Message() == nil:
 		case f.IsList():
@@ -265,7 +267,9 @@ func (c *cost) add(encoded []byte, kind *message) {
 		case f.message != nil && typ == protowire.BytesType:
 			c.samples += f.message.samples
 			c.decoded += f.message.size
-			c.add(value, f.message)
+			if f.message.deep {
+				c.add(value, f.message)
+			}
 		case !f.list:
 		case typ == protowire.BytesType: // packed: the list so far is copied
 			numbers += len(value)
