@@ -13,6 +13,7 @@ MODULES := $(patsubst %/,%,$(dir go.mod $(wildcard */go.mod)))
 
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # several targets use one engine
 
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)'
 
@@ -65,12 +66,15 @@ fuzz: ## every fuzz target, for FUZZTIME=30s each
 	done
 
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts
+lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts, documented settings
 	@set -e; for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module && go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run ./... && go mod tidy -diff); \
 	done
 	shellcheck .ci/run scripts/*.sh
+	@for name in $$(sed -n 's/^ *"name": "\(.*\)",$$/\1/p' config.json); do \
+		grep -qF "\`$$name\`" docs/settings.md || { echo "docs/settings.md does not tell of $$name"; exit 1; }; \
+	done
 
 # Built from source by the Go toolchain in use, so that it reads what that writes.
 $(GOLANGCI_LINT):

@@ -1,16 +1,21 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
+
+	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"otelmetricsplugin/e2e/internal/collector"
 	"otelmetricsplugin/e2e/internal/engine"
+	"otelmetricsplugin/e2e/internal/page"
 )
 
 // TestArrivesAfterALiveRestore restarts an engine that keeps its plugins
 // running: the plugin's process lives on with a metrics socket that nobody
 // listens on any more, and must ask for a new one by ending itself.
 func TestArrivesAfterALiveRestore(t *testing.T) {
+	t.Parallel()
 	e := engine.Start(t, "--live-restore")
 	c := collector.New(t, nil)
 	c.Start(t)
@@ -22,8 +27,14 @@ func TestArrivesAfterALiveRestore(t *testing.T) {
 		name string
 		end  func(*testing.T)
 	}{
+		// With StopMetrics, the plugin's pipeline ends.
 		{"engine stopped", e.Stop},
-		{"engine killed", e.Kill},
+		// Without, it goes on and has to say what it sees.
+		{"engine killed", func(t *testing.T) {
+			mark := c.Received.Len()
+			e.Kill(t)
+			waitUp(t, c, mark, 0)
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := p.PID(t)
@@ -37,5 +48,18 @@ func TestArrivesAfterALiveRestore(t *testing.T) {
 				t.Errorf("the plugin's process is still %d: its socket cannot have been stale", now)
 			}
 		})
+	}
+}
+
+// waitUp waits for a request after the mark in which up has the value.
+func waitUp(t *testing.T, c *collector.Collector, mark int, value float64) {
+	t.Helper()
+	_, _, err := c.Received.Wait(waiting(t, "a certain up"), mark, func(md pmetric.Metrics) bool {
+		return slices.ContainsFunc(page.Points(md), func(p page.Point) bool {
+			return p.Scope == ownScope && p.Name == "up" && p.Value == value
+		})
+	})
+	if err != nil {
+		t.Fatalf("up never was %v: %v", value, err)
 	}
 }

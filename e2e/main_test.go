@@ -126,7 +126,7 @@ func config(t *testing.T, replace map[string]any) []byte {
 
 func read(t *testing.T, path string) []byte {
 	t.Helper()
-	data, err := os.ReadFile(path) //nolint:gosec // of this repository, or built from it
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

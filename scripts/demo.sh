@@ -23,12 +23,12 @@ removed=''
 # An enable that was interrupted may still be going on, and then the engine
 # refuses to remove the plugin.
 remove_plugin() {
+  local answer
   for _ in {1..40}; do
-    if docker plugin rm --force "$plugin" >/dev/null 2>&1; then return 0; fi
-    if ! docker plugin inspect "$plugin" >/dev/null 2>&1; then return 0; fi
+    if answer=$(docker plugin rm --force "$plugin" 2>&1) || [[ $answer == *'not found'* ]]; then return 0; fi
     sleep 0.25
   done
-  say "could not remove the plugin; remove it yourself: docker plugin rm --force $plugin" >&2
+  say "$answer; remove the plugin yourself: docker plugin rm --force $plugin" >&2
   return 1
 }
 
@@ -37,7 +37,13 @@ cleanup() {
   trap '' INT TERM HUP # what is left to do is short; a second Ctrl-C must not cut it
   trap - EXIT
   set +e # nothing that fails here may keep the rest from being removed
-  if [ -n "$made_plugin" ] && remove_plugin; then removed=yes; fi
+  if [ -n "$made_plugin" ]; then
+    say "removing $plugin"
+    set -m # docker heeds Ctrl-C even where it is ignored
+    remove_plugin &
+    if wait $!; then removed=yes; fi
+    set +m
+  fi
   for pid in $pids; do
     kill -TERM "$pid" 2>/dev/null
     wait "$pid" 2>/dev/null
@@ -88,7 +94,11 @@ no_engine=$(why_no_engine)
 # Settings of whoever runs this are not the demo's.
 clean=(env -i "PATH=$PATH" LOG_FORMAT=text)
 
+# What is started runs in process groups of its own, so that on Ctrl-C the
+# receiver is still there for the last export.
+set -m
 "${clean[@]}" bin/otelmetricsplugin receive --listen 127.0.0.1:0 2>"$work/log" &
+set +m
 receiver=$!
 pids=$receiver
 await 10 'the receiver to listen' grep -qs address= "$work/log"
@@ -105,12 +115,16 @@ if [ -z "$no_engine" ]; then
 else
   say "no Docker Engine to use: $no_engine"
   say "the same pipeline runs on a recorded page instead: $page"
+  set -m
   "${clean[@]}" bin/servepage --listen 127.0.0.1:0 "$page" >"$work/url" 2>>"$work/log" &
+  set +m
   pids="$! $pids"
   await 10 'the recorded page to be served' test -s "$work/url"
+  set -m
   "${clean[@]}" "OTLP_ENDPOINT=$endpoint" "OTEL_METRIC_EXPORT_INTERVAL=$interval" \
     "SCRAPE_URL=$(cat "$work/url")" SPOOL_DIR=none \
     bin/otelmetricsplugin run >>"$work/log" 2>&1 &
+  set +m
   pids="$! $pids"
 fi
 

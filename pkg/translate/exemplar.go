@@ -25,13 +25,19 @@ func appendExemplar(list []metricdata.Exemplar[float64], e *dto.Exemplar, delta 
 		name, value := validUTF8(l.GetName()), validUTF8(l.GetValue())
 		switch {
 		case name == "" || value == "":
-		case name == "trace_id" && x.TraceID == nil && decodeID(value, 16) != nil:
+			continue
+		case name == "trace_id" && x.TraceID == nil:
 			x.TraceID = decodeID(value, 16)
-		case name == "span_id" && x.SpanID == nil && decodeID(value, 8) != nil:
+			if x.TraceID != nil {
+				continue
+			}
+		case name == "span_id" && x.SpanID == nil:
 			x.SpanID = decodeID(value, 8)
-		default:
-			x.FilteredAttributes = append(x.FilteredAttributes, attribute.String(name, value))
+			if x.SpanID != nil {
+				continue
+			}
 		}
+		x.FilteredAttributes = append(x.FilteredAttributes, attribute.String(name, value))
 	}
 	return append(list, x)
 }

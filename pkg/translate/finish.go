@@ -64,18 +64,13 @@ func Finish(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) {
 	}
 }
 
-const (
-	typeKey         = "prometheus.type"
-	noRecordedValue = uint32(metricpb.DataPointFlags_DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK)
-)
+const noRecordedValue = uint32(metricpb.DataPointFlags_DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK)
 
 func finishMetric(m *metricpb.Metric, typ string) {
-	if len(m.GetMetadata()) == 0 {
-		m.Metadata = []*commonpb.KeyValue{{
-			Key:   typeKey,
-			Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: typ}},
-		}}
-	}
+	m.Metadata = []*commonpb.KeyValue{{
+		Key:   "prometheus.type",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: typ}},
+	}}
 	switch data := m.GetData().(type) {
 	case *metricpb.Metric_Gauge:
 		finishNumbers(data.Gauge.GetDataPoints())

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
 
 	"otelmetricsplugin/pkg/translate"
 )
@@ -20,18 +22,7 @@ import (
 // FuzzTranslate decodes bytes as a page, in text and in protobuf, and
 // translates what comes out of it three times in different ways.
 func FuzzTranslate(f *testing.F) {
-	pages, err := filepath.Glob("../../testdata/pages/*")
-	if err != nil || len(pages) == 0 {
-		f.Fatalf("no recorded pages: %v", err)
-	}
-	for _, name := range pages {
-		page, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(page)
-	}
-	for _, families := range edgeCases() {
+	add := func(families ...*dto.MetricFamily) {
 		var b bytes.Buffer
 		for _, mf := range families {
 			if _, err := protodelim.MarshalTo(&b, mf); err != nil {
@@ -39,6 +30,26 @@ func FuzzTranslate(f *testing.F) {
 			}
 		}
 		f.Add(b.Bytes())
+	}
+	// Whole pages are slow to mutate: take their families one by one, with the
+	// first metrics of each, in both formats.
+	for _, name := range []string{"2010-baseline.pb", "2010-active.pb", "297-active.pb"} {
+		families := recorded(f, name)
+		for _, mf := range families {
+			mf.Metric = mf.Metric[:min(2, len(mf.Metric))]
+			add(mf)
+			var b bytes.Buffer
+			if _, err := expfmt.MetricFamilyToText(&b, mf); err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b.Bytes())
+		}
+	}
+	for _, families := range edgeCases() {
+		add(families...)
+	}
+	for _, page := range foreignPages(f) {
+		f.Add(page)
 	}
 	f.Add([]byte("# TYPE a histogram\na_bucket{le=\"NaN\"} 1\na_count NaN\na_bucket{le=\"1\"} 1e300\na 5 -1\n"))
 	f.Add([]byte("# TYPE a counter\n# UNIT a seconds\na{l=\"\",otel_scope_name=\"\xc3\xbc\"} -Inf 9223372036854775807\na NaN\n"))
@@ -60,6 +71,33 @@ func FuzzTranslate(f *testing.F) {
 			}
 		}
 	})
+}
+
+// foreignPages returns parts of the text pages in the directory that the
+// environment variable TEXT_PAGES names, if it does: the test data of
+// github.com/prometheus/prometheus, model/textparse/testdata, for one.
+func foreignPages(t testing.TB) (pages [][]byte) {
+	dir := os.Getenv("TEXT_PAGES")
+	if dir == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("TEXT_PAGES=%s: no *.txt there: %v", dir, err)
+	}
+	for _, name := range files {
+		page, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const size = 2000 // larger ones are slow to mutate
+		for len(page) > size {
+			end := size + 1 + bytes.IndexByte(page[size:], '\n')
+			pages, page = append(pages, page[:end:end]), page[end:]
+		}
+		pages = append(pages, page)
+	}
+	return pages
 }
 
 // translateAll translates families, then half of them, then all again, and
@@ -137,6 +175,72 @@ func TestEdgeCasesAreExportedOrCounted(t *testing.T) {
 			for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
 				if err := translateAll(t, families, selector); err != nil {
 					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestAllocationIsBoundedByThePage(t *testing.T) {
+	const pageSize, limit = 1 << 20, 64 << 20
+	for name, metric := range map[string]func(i int) (*dto.Metric, dto.MetricType){
+		"series": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Gauge: &dto.Gauge{}}, dto.MetricType_GAUGE
+		},
+		"scopes": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("otel_scope_name", fmt.Sprint(i)), Gauge: &dto.Gauge{}}, dto.MetricType_GAUGE
+		},
+		"scope attributes": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("otel_scope_"+fmt.Sprint(i), "v"), Gauge: &dto.Gauge{}}, dto.MetricType_GAUGE
+		},
+		"native gaps": func(i int) (*dto.Metric, dto.MetricType) {
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Histogram: &dto.Histogram{
+				PositiveSpan: spans(0, 1, 1<<14-2, 1), PositiveDelta: []int64{1, 0}}}, dto.MetricType_HISTOGRAM
+		},
+		"buckets": func(i int) (*dto.Metric, dto.MetricType) {
+			h := &dto.Histogram{SampleCount: proto.Uint64(0)}
+			for b := range 100 {
+				h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(float64(i * b))})
+			}
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Histogram: h}, dto.MetricType_HISTOGRAM
+		},
+		"quantiles": func(i int) (*dto.Metric, dto.MetricType) {
+			s := &dto.Summary{SampleCount: proto.Uint64(0)}
+			for q := range 100 {
+				s.Quantile = append(s.Quantile, &dto.Quantile{Quantile: proto.Float64(float64(q) / 100)})
+			}
+			return &dto.Metric{Label: labels("l", fmt.Sprint(i)), Summary: s}, dto.MetricType_SUMMARY
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var metrics []*dto.Metric
+			var typ dto.MetricType
+			for size, i := 0, 0; size < pageSize; i++ {
+				var m *dto.Metric
+				m, typ = metric(i)
+				size += proto.Size(m) + 3
+				metrics = append(metrics, m)
+			}
+			for form, families := range map[string][]*dto.MetricFamily{
+				"one family": {family("a", typ, metrics...)},
+				"a family each": func() (each []*dto.MetricFamily) {
+					for i, m := range metrics[:len(metrics)/2] {
+						each = append(each, family(fmt.Sprint("a", i), typ, m))
+					}
+					return each
+				}(),
+			} {
+				for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
+					tr := translate.New(translate.Config{Temporality: selector})
+					for i := range 3 {
+						before := allocated()
+						tr.Translate(families, at(float64(i)))
+						n := allocated() - before
+						t.Log(form, i, n>>20)
+						if n > limit {
+							t.Errorf("%s, page %d: allocated %d MiB for %d metrics", form, i+1, n>>20, len(metrics))
+						}
+					}
 				}
 			}
 		})

@@ -27,6 +27,7 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -72,12 +73,15 @@ func decodeText(page []byte) ([]*dto.MetricFamily, error) {
 	return families, err
 }
 
+// decodeProto decodes a page in the protobuf format. It does not use expfmt's
+// decoder, which allocates whatever length a message claims to have.
 func decodeProto(page []byte) ([]*dto.MetricFamily, error) {
-	dec := expfmt.NewDecoder(bytes.NewReader(page), expfmt.NewFormat(expfmt.TypeProtoDelim))
+	r := bytes.NewReader(page)
+	opts := protodelim.UnmarshalOptions{MaxSize: int64(len(page))}
 	var families []*dto.MetricFamily
 	for {
 		mf := &dto.MetricFamily{}
-		if err := dec.Decode(mf); errors.Is(err, io.EOF) {
+		if err := opts.UnmarshalFrom(r, mf); errors.Is(err, io.EOF) {
 			return families, nil
 		} else if err != nil {
 			return families, err
@@ -87,21 +91,21 @@ func decodeProto(page []byte) ([]*dto.MetricFamily, error) {
 }
 
 // recorded returns a page of a real engine.
-func recorded(t testing.TB, name string) (families []*dto.MetricFamily, page []byte) {
+func recorded(t testing.TB, name string) []*dto.MetricFamily {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("../../testdata/pages", name))
 	if err != nil {
 		t.Fatal(err)
 	}
+	decode := decodeText
 	if strings.HasSuffix(name, ".pb") {
-		families, err = decodeProto(page)
-	} else {
-		families, err = decodeText(page)
+		decode = decodeProto
 	}
+	families, err := decode(page)
 	if err != nil {
 		t.Fatalf("decoding %s: %v", name, err)
 	}
-	return families, page
+	return families
 }
 
 // What follows builds pages as the protobuf format has them.
@@ -202,17 +206,20 @@ func send(t testing.TB, r *translate.Result, others ...metricdata.ScopeMetrics) 
 }
 
 // render shows a request, all that is in it, a line each for every scope,
-// metric and point. The default scope is left out, times are seconds.
+// metric and point. The default scope goes without saying when it is the first
+// one; times are seconds.
 func render(req *colmetricpb.ExportMetricsServiceRequest) string {
 	var b strings.Builder
 	for _, rm := range req.GetResourceMetrics() {
 		if attrs := rm.GetResource().GetAttributes(); len(attrs) > 0 {
 			fmt.Fprintf(&b, "resource %s\n", renderAttrs(attrs))
 		}
-		for _, sm := range rm.GetScopeMetrics() {
-			if sc := sm.GetScope(); sc.GetName() != translate.ScopeName || sc.GetVersion() != "v1" ||
-				len(sc.GetAttributes()) > 0 || sm.GetSchemaUrl() != "" {
+		for i, sm := range rm.GetScopeMetrics() {
+			sc := sm.GetScope()
+			if sc.GetName() != translate.ScopeName || sc.GetVersion() != "v1" || len(sc.GetAttributes()) > 0 || sm.GetSchemaUrl() != "" {
 				fmt.Fprintf(&b, "scope %q %q %q %s\n", sc.GetName(), sc.GetVersion(), sm.GetSchemaUrl(), renderAttrs(sc.GetAttributes()))
+			} else if i > 0 {
+				fmt.Fprintln(&b, "default scope")
 			}
 			for _, m := range sm.GetMetrics() {
 				renderMetric(&b, m)

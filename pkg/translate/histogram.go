@@ -60,9 +60,9 @@ func (t *Translator) classic(f *family, s *series, h *dto.Histogram, ts int64) (
 
 	last.count, last.sum = cur.count, cur.sum
 	if !slices.Equal(last.bounds, cur.bounds) {
-		last.bounds = slices.Clone(cur.bounds)
+		last.bounds = f.sharedBounds(cur.bounds)
 	}
-	last.counts = append(last.counts[:0], cur.counts...)
+	last.counts = replace(last.counts, cur.counts)
 
 	p := metricdata.HistogramDataPoint[float64]{
 		Attributes: s.attrs, Time: unix(ts),
@@ -76,7 +76,7 @@ func (t *Translator) classic(f *family, s *series, h *dto.Histogram, ts int64) (
 		case grown:
 			p.Count, p.Sum = countDiff, sumDiff
 			if len(bounds) != len(p.Bounds) {
-				p.Bounds = slices.Clone(bounds)
+				p.Bounds = bounds
 			}
 			p.BucketCounts = t.arena.clone(diff)
 		}
@@ -123,17 +123,16 @@ func (x *scratch) readClassic(h *dto.Histogram) (dropped string) {
 		switch {
 		case i > 0 && b == x.buckets[i-1]:
 			continue // a repeated line
-		case i > 0 && b.bound == x.buckets[i-1].bound,
-			b.cumulative < below,
-			b.cumulative > count,
-			math.IsInf(b.bound, 1) && b.cumulative != count:
+		case i > 0 && b.bound == x.buckets[i-1].bound, b.cumulative < below:
+			return DropInvalidBuckets
+		case math.IsInf(b.bound, 1):
+			continue // it is the count, and where it is not, the count is what is right
+		case b.cumulative > count:
 			return DropInvalidBuckets
 		}
-		if !math.IsInf(b.bound, 1) {
-			e.bounds = append(e.bounds, b.bound)
-			e.counts = append(e.counts, b.cumulative-below)
-			below = b.cumulative
-		}
+		e.bounds = append(e.bounds, b.bound)
+		e.counts = append(e.counts, b.cumulative-below)
+		below = b.cumulative
 	}
 	e.counts = append(e.counts, count-below)
 	return ""
@@ -152,7 +151,7 @@ func (x *scratch) subtractExplicit(last *explicit) (bounds []float64, diff []uin
 		x.diff = project(x.diff[:0], cur, bounds)
 		before = project(nil, last, bounds)
 	}
-	return bounds, x.diff, cur.count >= last.count && subtract(x.diff, before)
+	return bounds, x.diff, subtract(x.diff, before)
 }
 
 // subtract takes b from a and reports whether nothing fell below zero; if not,
@@ -210,8 +209,8 @@ func subtractSum(sum, last float64) float64 {
 	switch {
 	case math.IsNaN(d) || math.IsInf(d, 0):
 		return unsetNaN
-	case d < 0 && -d <= 1e-12*math.Abs(last):
-		return 0 // the same parts, added up in another order
+	case d < 0 && -d <= noise*math.Abs(last):
+		return 0
 	default:
 		return d
 	}

@@ -21,6 +21,11 @@ func (t *Translator) gauge(f *family, s *series, v float64, ts int64) (dropped s
 	return ""
 }
 
+// noise is how much of a sum of floats may be due to the order in which they
+// were added: a source that adds up its parts anew for every page may seem to
+// count backwards by as much. It is no reset, and no negative growth.
+const noise = 1e-12
+
 // counter translates a counter: rule 7.
 func (t *Translator) counter(f *family, s *series, c *dto.Counter, ts int64) (dropped string) {
 	v, created := c.GetValue(), nanos(c.GetCreatedTimestamp())
@@ -39,6 +44,9 @@ func (t *Translator) counter(f *family, s *series, c *dto.Counter, ts int64) (dr
 		}
 		start = t.startFor(s, created)
 	default:
+		if v < s.value && s.value-v <= noise*s.value {
+			v = s.value
+		}
 		change, since := t.observe(s, created, ts, v < s.value)
 		last := s.value
 		s.value = v

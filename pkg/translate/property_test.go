@@ -21,7 +21,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("property.seed", 0, "the one seed of the property test to run; 0 is new ones")
-	countFlag = flag.Int("property.count", 3000, "the number of sequences of the property test")
+	countFlag = flag.Int("property.count", 2000, "the number of sequences of the property test")
 )
 
 // TestGrowthIsExact plays random sequences of scrapes of a source that counts,

@@ -195,6 +195,23 @@ func TestRule04_MetadataIsForTranslatedScopesOnly(t *testing.T) {
 	}
 }
 
+func TestFinishAgainChangesNothing(t *testing.T) {
+	tr := translate.New(translate.Config{Version: "v1"})
+	page := text(t, "# TYPE a histogram\na_count 1\n# TYPE b counter\nb 1\n# TYPE c summary\nc_count 1\n")
+	tr.Translate(page, at(10))
+	r := tr.Translate(page[:1], at(20))
+	req := send(t, r)
+	want := proto.Clone(req)
+	translate.Finish(translate.NewContext(t.Context(), r), req)
+	if !proto.Equal(req, want) {
+		t.Errorf("got:\n%v\nwant:\n%v", req, want)
+	}
+	translate.Finish(t.Context(), req) // of no Result
+	if !proto.Equal(req, want) {
+		t.Errorf("without a Result, got:\n%v\nwant:\n%v", req, want)
+	}
+}
+
 func TestRule05_StartTime(t *testing.T) {
 	withCreated := func(v, start float64) []*dto.MetricFamily {
 		m := counter(v)
@@ -269,6 +286,13 @@ d 1
 			{at: 50, text: typed + "a 0\n", want: cumulative("40..50 0")},
 		},
 	}, {
+		name: "a decrease in the last bits is none",
+		steps: []step{
+			{at: 10, text: typed + "a 0.8\n", want: cumulative("-..10 0.8")},
+			{at: 20, text: typed + "a 0.7999999999999998\n", want: cumulative("-..20 0.8")},
+			{at: 30, text: typed + "a 0.799999999\n", want: cumulative("20..30 0.799999999")},
+		},
+	}, {
 		name: "a decrease after missed scrapes starts anew at the last page",
 		steps: []step{
 			{at: 10, text: typed + "a 5\n", want: cumulative("-..10 5")},
@@ -308,6 +332,7 @@ d 1
 			{at: 10, text: typed + "a 5\n" + processStart(2), want: cumulative("2..10 5")},
 			{at: 20, text: typed + "a 7\n" + processStart(3), want: cumulative("2..20 7")},
 			{at: 30, text: typed + "a 8\n" + processStart(1), want: cumulative("2..30 8")},
+			{at: 40, text: typed + "a 9\n" + processStart(25), want: cumulative("2..40 9")},
 		},
 	}, {
 		name: "so does one whose process was young when it was first seen",
@@ -321,6 +346,13 @@ d 1
 		steps: []step{
 			{at: 10, proto: withCreated(5, 1), want: cumulative("1..10 5")},
 			{at: 20, proto: withCreated(7, 12), want: cumulative("12..20 7")},
+		},
+	}, {
+		name: "a created timestamp that did not is none, not even of a new process",
+		keep: keep,
+		steps: []step{
+			{at: 10, proto: append(text(t, processStart(1)), withCreated(5, 1)...), want: cumulative("1..10 5")},
+			{at: 20, proto: append(text(t, processStart(15)), withCreated(7, 1)...), want: cumulative("1..20 7")},
 		},
 	}, {
 		name: "a created timestamp stands even where the value decreases",
@@ -642,7 +674,9 @@ func TestRule11_HistogramBuckets(t *testing.T) {
 			want: good("count=5 sum=1.5 bounds=[-Inf 1] counts=[1 1 3]")}}},
 		{name: "decreasing", steps: []step{{at: 10, proto: h(5, buckets(1, 3, 2, 2)...), want: z, dropped: invalid}}},
 		{name: "above the count", steps: []step{{at: 10, proto: h(5, buckets(1, 6)...), want: z, dropped: invalid}}},
-		{name: "+Inf is not the count", steps: []step{{at: 10, proto: h(5, buckets(1, 2, inf, 4)...), want: z, dropped: invalid}}},
+		{name: "+Inf is not the count", steps: []step{{at: 10, proto: h(5, buckets(1, 2, inf, 4)...),
+			want: good("count=5 sum=1.5 bounds=[1] counts=[2 3]")}}},
+		{name: "+Inf is below another", steps: []step{{at: 10, proto: h(5, buckets(1, 4, inf, 3)...), want: z, dropped: invalid}}},
 		{name: "contradictory", steps: []step{{at: 10, proto: h(5, buckets(1, 2, 1, 3)...), want: z, dropped: invalid}}},
 		{name: "with a bound that is no number", steps: []step{{at: 10, proto: h(5, buckets(nan, 2)...), want: z, dropped: invalid}}},
 		{name: "nil", steps: []step{{at: 10, proto: h(5, nil, nil), want: z, dropped: invalid}}},
@@ -823,6 +857,7 @@ func TestRule14_NativeHistogramIsExponential(t *testing.T) {
 		one("above the overflow bucket", with(func(h *dto.Histogram) { h.PositiveSpan = spans(1026, 1) }), z, translate.DropInvalidBuckets),
 		one("offset 2^30", with(func(h *dto.Histogram) { h.PositiveSpan = spans(1<<30, 1) }), z, translate.DropInvalidBuckets),
 		one("offset -2^31", with(func(h *dto.Histogram) { h.PositiveSpan = spans(math.MinInt32, 1) }), z, translate.DropInvalidBuckets),
+		one("offset -2^31 without buckets", native(0, 0, 0, spans(math.MinInt32, 0)), z, translate.DropInvalidBuckets),
 		one("gap of 2^30", with(func(h *dto.Histogram) {
 			h.PositiveSpan, h.PositiveDelta = spans(1, 1, 1<<30, 1), []int64{3, 0}
 		}), z, translate.DropInvalidBuckets),
@@ -1067,24 +1102,41 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				c{otel_scope_="x"} 8
 			`,
 			want: `
-				scope "" "" "" {mascot="crab"}
-				b prometheus.type=gauge: gauge
-				  {} -..10 5
+				scope "x" "v2" "http://s" {mascot="gopher"}
 				a prometheus.type=counter: cumulative sum
-				  {l="1"} -..10 4
-				c prometheus.type=gauge: gauge
-				  {} -..10 7
+				  {l="1"} -..10 1
+				  {l="2"} -..10 2
 				scope "x" "v2" "" {}
 				a prometheus.type=counter: cumulative sum
 				  {l="1"} -..10 3
 				b prometheus.type=gauge: gauge
 				  {} -..10 6
-				scope "x" "v2" "http://s" {mascot="gopher"}
+				default scope
 				a prometheus.type=counter: cumulative sum
-				  {l="1"} -..10 1
-				  {l="2"} -..10 2
+				  {l="1"} -..10 4
+				c prometheus.type=gauge: gauge
+				  {} -..10 7
+				scope "" "" "" {mascot="crab"}
+				b prometheus.type=gauge: gauge
+				  {} -..10 5
 			`,
 			dropped: map[string]int{translate.DropInvalidLabel: 1},
+		}},
+	}, {
+		name: "one of them twice",
+		steps: []step{{
+			at: 10,
+			proto: []*dto.MetricFamily{family("a", dto.MetricType_GAUGE,
+				gauge(1, "otel_scope_name", "x", "otel_scope_name", "y"),
+				gauge(2, "otel_scope_k", "x", "otel_scope_k", "y"),
+				gauge(3, "otel_scope_name", "x", "otel_scope_version", "y"),
+			)},
+			want: `
+				scope "x" "y" "" {}
+				a prometheus.type=gauge: gauge
+				  {} -..10 3
+			`,
+			dropped: map[string]int{translate.DropInvalidLabel: 2},
 		}},
 	}, {
 		name: "a scope that vanished ends its series",
@@ -1095,11 +1147,16 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				  {} -..10 1
 			`},
 			{at: 20, text: "a 1\n", want: `
-				a prometheus.type=unknown: gauge
-				  {} -..20 1
 				scope "x" "" "" {}
 				a prometheus.type=unknown: gauge
 				  {} -..20 no recorded value
+				default scope
+				a prometheus.type=unknown: gauge
+				  {} -..20 1
+			`},
+			{at: 30, text: "a 1\n", want: `
+				a prometheus.type=unknown: gauge
+				  {} -..30 1
 			`},
 		},
 	}})
@@ -1137,7 +1194,7 @@ func TestRule20_EngineInfoIsResource(t *testing.T) {
 		`)}},
 	}, {
 		name: "empty, unknown and broken labels, another architecture",
-		keep: func(name string) bool { return false },
+		keep: func(string) bool { return false },
 		steps: []step{{
 			at: 10,
 			proto: []*dto.MetricFamily{family("engine_daemon_engine_info", dto.MetricType_GAUGE,
@@ -1211,7 +1268,7 @@ func TestRule22_SamplesAreCountedAsPrometheusDoes(t *testing.T) {
 		"297-active.txt": 1818, "297-active.pb": 1818,
 		"2010-baseline.pb": 409,
 	} {
-		families, _ := recorded(t, name)
+		families := recorded(t, name)
 		if got := translate.New(translate.Config{}).Translate(families, epoch.AddDate(1, 0, 0)); got.Samples != want {
 			t.Errorf("%s: %d samples, want %d", name, got.Samples, want)
 		}
@@ -1436,6 +1493,22 @@ func TestRule25_EmptyValuesAndDuplicates(t *testing.T) {
 				  {l="1"} -..20 1
 				b prometheus.type=unknown: gauge
 				  {} -..20 4
+			`, dropped: map[string]int{translate.DropDuplicate: 1}},
+		},
+	}, {
+		name: "in another order than before",
+		steps: []step{
+			{at: 10, text: "a{l=\"1\"} 1\na{l=\"2\"} 2\na{l=\"3\"} 3\n", want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..10 1
+				  {l="2"} -..10 2
+				  {l="3"} -..10 3
+			`},
+			{at: 20, text: "a{l=\"3\"} 1\na{l=\"1\"} 2\na{l=\"2\"} 3\na{l=\"3\"} 4\n", want: `
+				a prometheus.type=unknown: gauge
+				  {l="3"} -..20 1
+				  {l="1"} -..20 2
+				  {l="2"} -..20 3
 			`, dropped: map[string]int{translate.DropDuplicate: 1}},
 		},
 	}, {

@@ -1,12 +1,42 @@
 package translate
 
-// scratch is room to read one histogram in.
+import (
+	"slices"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// scratch is room to read one metric in.
 type scratch struct {
+	attrs           []attribute.KeyValue // of the last new series
 	buckets         []bucket
 	explicit        explicit
 	diff            []uint64
 	exponential     exponential
 	exponentialDiff exponential
+}
+
+// attribute returns an attribute of a new series, the i-th one. It shares its
+// strings with the last new series where they are the same, as they mostly are
+// in a family, and keeps nothing of the page's memory.
+func (x *scratch) attribute(i int, name, value string) attribute.KeyValue {
+	if last := x.attrs[:cap(x.attrs)]; i < len(last) && string(last[i].Key) == name {
+		if last[i].Value.AsString() == value {
+			return last[i]
+		}
+		return last[i].Key.String(strings.Clone(value))
+	}
+	return attribute.String(strings.Clone(name), strings.Clone(value))
+}
+
+// replace returns a copy of counts, in place of old unless that is far too
+// large.
+func replace(old, counts []uint64) []uint64 {
+	if cap(old) > 4*len(counts) {
+		return slices.Clone(counts)
+	}
+	return append(old[:0], counts...)
 }
 
 // bucket is one of a classic histogram.

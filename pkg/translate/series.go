@@ -30,9 +30,11 @@ type family struct {
 	series []*series // on that page, in its order
 	old    []*series // on the page before, while that page is under way
 	next   int       // in old, where the next metric is expected
+	expect int       // number of metrics, but for those of a second family of that name
 	index  map[uint64]*series
 
 	groups map[groupKey]*group
+	bounds []float64 // of the last histogram; mostly, all have the same
 }
 
 // begin starts the page of the given number, unless the family was already
@@ -42,11 +44,20 @@ func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) 
 		return
 	}
 	f.page = number
-	f.series, f.old = f.old[:0], f.series
+	f.series, f.old = slices.Grow(f.old[:0], len(mf.GetMetric())), f.series
 	f.next = 0
+	f.expect = len(mf.GetMetric())
 	f.typ = typeNames[typ]
 	f.unit = unit(mf.GetUnit())
 	f.description = validUTF8(mf.GetHelp())
+}
+
+// sharedBounds returns bounds as they may be kept.
+func (f *family) sharedBounds(bounds []float64) []float64 {
+	if !slices.Equal(f.bounds, bounds) {
+		f.bounds = slices.Clone(bounds)
+	}
+	return f.bounds
 }
 
 // endVanished ends every series that was on the last page and is not on p,
@@ -116,7 +127,7 @@ func (t *Translator) find(f *family, labels []*dto.LabelPair) (s *series, droppe
 		}
 	}
 	if f.index == nil {
-		f.index = make(map[uint64]*series, len(f.old))
+		f.index = make(map[uint64]*series, max(len(f.old), f.expect))
 		for _, list := range [][]*series{f.old, f.series} {
 			for _, s := range list {
 				f.index[s.hash] = s
@@ -170,7 +181,7 @@ func (t *Translator) hash(labels []*dto.LabelPair) uint64 {
 // newSeries returns a series with the given labels, or nil if they are
 // invalid.
 func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
-	attrs := make([]attribute.KeyValue, 0, len(labels))
+	attrs := t.scratch.attrs[:0]
 	var sc instrumentation.Scope
 	var scopeAttrs []attribute.KeyValue
 	scoped := false
@@ -184,22 +195,29 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 		}
 		key, ok := strings.CutPrefix(name, "otel_scope_")
 		if !ok {
-			attrs = append(attrs, attribute.String(name, value))
+			attrs = append(attrs, t.scratch.attribute(len(attrs), name, value))
 			continue
 		}
 		scoped = true
+		value = strings.Clone(value)
+		var field *string
 		switch key {
 		case "":
 			return nil
 		case "name":
-			sc.Name = value
+			field = &sc.Name
 		case "version":
-			sc.Version = value
+			field = &sc.Version
 		case "schema_url":
-			sc.SchemaURL = value
+			field = &sc.SchemaURL
 		default:
-			scopeAttrs = append(scopeAttrs, attribute.String(key, value))
+			scopeAttrs = append(scopeAttrs, attribute.String(strings.Clone(key), value))
+			continue
 		}
+		if *field != "" {
+			return nil // a repeated name
+		}
+		*field = value
 	}
 	if len(attrs) > maxLabels || len(scopeAttrs) > maxLabels {
 		return nil
@@ -207,14 +225,15 @@ func (t *Translator) newSeries(labels []*dto.LabelPair) *series {
 	if !scoped {
 		sc = instrumentation.Scope{Name: ScopeName, Version: t.cfg.Version}
 	}
-	n := len(attrs)
 	s := &series{attrs: attribute.NewSet(attrs...)}
 	sc.Attributes = attribute.NewSet(scopeAttrs...)
-	if s.attrs.Len() != n || sc.Attributes.Len() != len(scopeAttrs) {
+	if s.attrs.Len() != len(attrs) || sc.Attributes.Len() != len(scopeAttrs) {
 		return nil // a repeated name
 	}
+	t.scratch.attrs = attrs
 	if s.scope = t.scopes[sc]; s.scope == nil {
-		s.scope = &scope{Scope: sc}
+		t.scopesSeen++
+		s.scope = &scope{Scope: sc, number: t.scopesSeen}
 		t.scopes[sc] = s.scope
 	}
 	return s
@@ -234,11 +253,14 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 	}
 	if s.group != nil { // the series changed its type: another stream begins
 		s.end(&t.page)
-		s.observed, s.explicit, s.exponential = false, nil, nil
+		s.observed, s.value, s.explicit, s.exponential = false, 0, nil, nil
 	}
 	key := groupKey{s.scope, k}
 	if s.group = f.groups[key]; s.group == nil {
 		s.group = &group{groupKey: key}
+		if len(f.groups) == 0 && k <= kindSum {
+			s.group.numbers = make([]metricdata.DataPoint[float64], 0, f.expect) // mostly, all are of one group
+		}
 		f.groups[key] = s.group
 	}
 	s.group.page = t.page.number
@@ -248,19 +270,9 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 // scope is an instrumentation scope, and its metrics of the page under way.
 type scope struct {
 	instrumentation.Scope
+	number  uint64 // in the order of appearance
 	page    uint64 // the last one with a series of the scope
 	metrics []metricdata.Metrics
-}
-
-func compareScopes(a, b *scope) int {
-	return cmp.Or(
-		strings.Compare(a.Name, b.Name),
-		strings.Compare(a.Version, b.Version),
-		strings.Compare(a.SchemaURL, b.SchemaURL),
-		strings.Compare(
-			a.Attributes.Encoded(attribute.DefaultEncoder()),
-			b.Attributes.Encoded(attribute.DefaultEncoder())),
-	)
 }
 
 // kind is the kind of data of a group.
@@ -308,16 +320,15 @@ func reuse[S ~[]E, E any](s S) S {
 
 // data returns the points of g on the page under way, or nil if there are none.
 func (t *Translator) data(g *group) metricdata.Aggregation {
-	histograms := temporality(t.histogramsDelta)
 	switch {
 	case len(g.numbers) > 0 && g.kind == kindGauge:
 		return metricdata.Gauge[float64]{DataPoints: g.numbers}
 	case len(g.numbers) > 0:
 		return metricdata.Sum[float64]{DataPoints: g.numbers, Temporality: temporality(t.sumDelta), IsMonotonic: true}
 	case len(g.histograms) > 0:
-		return metricdata.Histogram[float64]{DataPoints: g.histograms, Temporality: histograms}
+		return metricdata.Histogram[float64]{DataPoints: g.histograms, Temporality: temporality(t.histogramsDelta)}
 	case len(g.exponentials) > 0:
-		return metricdata.ExponentialHistogram[float64]{DataPoints: g.exponentials, Temporality: histograms}
+		return metricdata.ExponentialHistogram[float64]{DataPoints: g.exponentials, Temporality: temporality(t.histogramsDelta)}
 	case len(g.summaries) > 0:
 		return metricdata.Summary{DataPoints: g.summaries}
 	default:

@@ -15,6 +15,7 @@
 package translate
 
 import (
+	"cmp"
 	"hash/maphash"
 	"maps"
 	"math"
@@ -57,8 +58,9 @@ type Translator struct {
 	sumDelta        bool
 	histogramsDelta bool
 
-	families map[string]*family
-	scopes   map[instrumentation.Scope]*scope
+	families   map[string]*family
+	scopes     map[instrumentation.Scope]*scope
+	scopesSeen uint64
 
 	page page // under way
 	last page // the last one that was translated; missed ones are not
@@ -85,8 +87,8 @@ func New(cfg Config) *Translator {
 // Result is one translated page. It is valid until the next call on the
 // Translator that returned it.
 type Result struct {
-	// Scopes holds the points, by instrumentation scope. Metrics are sorted by
-	// name.
+	// Scopes holds the points, by instrumentation scope. Scopes are in the order
+	// in which they first appeared, metrics in that of their names.
 	Scopes []metricdata.ScopeMetrics
 	// Resource is what the page says of the process that it came from, sorted
 	// by key. It is empty where the page says nothing (an engine's page in its
@@ -109,7 +111,7 @@ type Result struct {
 // Translate translates one page that was scraped at the given time, which
 // becomes the timestamp of every sample without one of its own. It accepts any
 // page, whatever it holds, and counts what cannot be translated in
-// Result.Dropped. Of the families it keeps the strings of labels only.
+// Result.Dropped. Of the families it keeps nothing.
 func (t *Translator) Translate(families []*dto.MetricFamily, at time.Time) *Result {
 	r := t.begin(at)
 	t.page.findProcessStart(families, t.last)
@@ -187,7 +189,9 @@ func (t *Translator) end(r *Result) *Result {
 			delete(t.families, name)
 		}
 	}
-	for _, sc := range slices.SortedFunc(maps.Values(t.scopes), compareScopes) {
+	r.Scopes = make([]metricdata.ScopeMetrics, 0, len(t.scopes))
+	byNumber := func(a, b *scope) int { return cmp.Compare(a.number, b.number) }
+	for _, sc := range slices.SortedFunc(maps.Values(t.scopes), byNumber) {
 		if len(sc.metrics) > 0 {
 			r.Scopes = append(r.Scopes, metricdata.ScopeMetrics{Scope: sc.Scope, Metrics: sc.metrics})
 			r.scopes[scopeID{sc.Name, sc.Version, sc.SchemaURL}] = true

@@ -101,7 +101,7 @@ func (p process) waitEnd() error {
 	// A pidfd becomes readable when its process ends.
 	deadline := time.Now().Add(patience)
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds())) //nolint:gosec // a file descriptor is small
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(deadline).Milliseconds()))
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
