@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,8 +44,8 @@ type Config struct {
 	// URL is the target: unix:///path/of/socket, whose page is /metrics, or
 	// the http:// or https:// URL of a page.
 	URL string
-	// Timeout bounds one scrape from the dial to the last byte; 0 is
-	// [DefaultTimeout].
+	// Timeout bounds one scrape, from the dial to the last family decoded; 0
+	// is [DefaultTimeout].
 	Timeout time.Duration
 	// MaxBytes bounds the body; 0 is [DefaultMaxBytes].
 	MaxBytes int64
@@ -145,8 +146,11 @@ func (s *Scraper) Scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout,
-		fmt.Errorf("no whole page within %v: %w", s.cfg.Timeout, context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, &LimitError{
+		Problem: fmt.Sprintf("no whole page within %v", s.cfg.Timeout),
+		Setting: "SCRAPE_TIMEOUT",
+		Err:     context.DeadlineExceeded,
+	})
 	defer cancel()
 
 	families, err := s.scrape(ctx)
@@ -156,10 +160,25 @@ func (s *Scraper) Scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("scrape %s: %w", s, err)
+		return nil, fmt.Errorf("scrape %s: %w", s, &brief{err})
 	}
 	return families, nil
 }
+
+// brief is an error whose text is short whatever the page put into it: it goes
+// to the log.
+type brief struct{ error }
+
+func (b *brief) Error() string {
+	const most = 1 << 10
+	text := b.error.Error()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
+}
+
+func (b *brief) Unwrap() error { return b.error }
 
 func (s *Scraper) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.page, http.NoBody)
@@ -200,9 +219,9 @@ func (s *Scraper) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 		return nil, fmt.Errorf("after %d bytes: %w", n, err)
 	}
 	if n > s.cfg.MaxBytes {
-		return nil, &LimitError{What: "bytes", Limit: s.cfg.MaxBytes}
+		return nil, &LimitError{Problem: fmt.Sprintf("the page has more than %d bytes", s.cfg.MaxBytes), Setting: "SCRAPE_MAX_BYTES"}
 	}
-	return Decode(s.body.Bytes(), format, Limits{Samples: s.cfg.MaxSamples, LabelBytes: s.cfg.MaxLabelBytes})
+	return decode(ctx, s.body.Bytes(), format, Limits{Samples: s.cfg.MaxSamples, LabelBytes: s.cfg.MaxLabelBytes})
 }
 
 // shrink lets go of the body's memory where the last body, of n bytes, needed
@@ -238,12 +257,22 @@ func Redact(raw string) string {
 	return u.Redacted()
 }
 
-// LimitError says that a page was larger than its limit.
+// LimitError says that a page went beyond a limit.
 type LimitError struct {
-	What  string // bytes, samples or label bytes
-	Limit int64
+	// Problem names the limit and its value.
+	Problem string
+	// Setting is the setting of the program that raises it; "" for the limit
+	// of memory, which no page of metrics reaches.
+	Setting string
+	// Err is context.DeadlineExceeded where the limit is one of time.
+	Err error
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("the page has more than %d %s", e.Limit, e.What)
+	if e.Setting == "" {
+		return e.Problem
+	}
+	return fmt.Sprintf("%s; %s raises the limit", e.Problem, e.Setting)
 }
+
+func (e *LimitError) Unwrap() error { return e.Err }

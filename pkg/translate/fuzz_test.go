@@ -34,7 +34,7 @@ func FuzzTranslate(f *testing.F) {
 	// Whole pages are slow to mutate: take their families one by one, with the
 	// first metrics of each, in both formats.
 	for _, name := range []string{"2010-baseline.pb", "2010-active.pb", "297-active.pb"} {
-		families, _ := recorded(f, name)
+		families := recorded(f, name)
 		for _, mf := range families {
 			mf.Metric = mf.Metric[:min(2, len(mf.Metric))]
 			add(mf)

@@ -91,21 +91,21 @@ func decodeProto(page []byte) ([]*dto.MetricFamily, error) {
 }
 
 // recorded returns a page of a real engine.
-func recorded(t testing.TB, name string) (families []*dto.MetricFamily, page []byte) {
+func recorded(t testing.TB, name string) []*dto.MetricFamily {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("../../testdata/pages", name))
 	if err != nil {
 		t.Fatal(err)
 	}
+	decode := decodeText
 	if strings.HasSuffix(name, ".pb") {
-		families, err = decodeProto(page)
-	} else {
-		families, err = decodeText(page)
+		decode = decodeProto
 	}
+	families, err := decode(page)
 	if err != nil {
 		t.Fatalf("decoding %s: %v", name, err)
 	}
-	return families, page
+	return families
 }
 
 // What follows builds pages as the protobuf format has them.

@@ -62,7 +62,7 @@ func (t *Translator) classic(f *family, s *series, h *dto.Histogram, ts int64) (
 	if !slices.Equal(last.bounds, cur.bounds) {
 		last.bounds = f.sharedBounds(cur.bounds)
 	}
-	last.counts = append(last.counts[:0], cur.counts...)
+	last.counts = replace(last.counts, cur.counts)
 
 	p := metricdata.HistogramDataPoint[float64]{
 		Attributes: s.attrs, Time: unix(ts),

@@ -123,3 +123,22 @@ func TestMemoryOfDeltasIsThatOfThePage(t *testing.T) {
 		t.Errorf("room for %d counts, the page has %d", got, buckets)
 	}
 }
+
+func TestMemoryOfANativeHistogramIsThatOfItsBuckets(t *testing.T) {
+	tr := New(Config{})
+	page := func(buckets int) []*dto.MetricFamily {
+		h := &dto.Histogram{PositiveSpan: []*dto.BucketSpan{{Offset: proto.Int32(0), Length: proto.Uint32(uint32(buckets))}}}
+		for range buckets {
+			h.PositiveDelta = append(h.PositiveDelta, 0)
+		}
+		return []*dto.MetricFamily{{
+			Name: proto.String("a"), Type: dto.MetricType_HISTOGRAM.Enum(),
+			Metric: []*dto.Metric{{Histogram: h}},
+		}}
+	}
+	tr.Translate(page(1000), time.Unix(0, 0))
+	tr.Translate(page(10), time.Unix(1, 0))
+	if got := cap(tr.families["a"].series[0].exponential.positive.counts); got > 40 {
+		t.Errorf("room for %d counts, the page has 10", got)
+	}
+}

@@ -54,8 +54,8 @@ func (t *Translator) native(f *family, s *series, h *dto.Histogram, ts int64) (d
 	change, since := t.observe(s, nanos(h.GetCreatedTimestamp()), ts, !ok)
 	diff.sum = subtractSum(cur.sum, last.sum)
 
-	positive := append(last.positive.counts[:0], cur.positive.counts...)
-	negative := append(last.negative.counts[:0], cur.negative.counts...)
+	positive := replace(last.positive.counts, cur.positive.counts)
+	negative := replace(last.negative.counts, cur.negative.counts)
 	*last = *cur
 	last.positive.counts, last.negative.counts = positive, negative
 
@@ -165,8 +165,11 @@ func (d *side) read(schema int32, spans []*dto.BucketSpan, deltas []int64, gaps 
 			case count > 0 && (index < lowest || index > highest+1):
 				return 0, DropInvalidBuckets
 			case index >= lowest && index <= highest:
+				if index-first >= maxWidth {
+					return 0, DropNativeWidth
+				}
 				gap := int(index-first) - len(d.counts)
-				if index-first >= maxWidth || gap > *gaps {
+				if gap > *gaps {
 					return 0, DropNativeWidth
 				}
 				*gaps -= gap

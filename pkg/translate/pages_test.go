@@ -18,8 +18,8 @@ var protobufOnly = regexp.MustCompile(`(?m)^    exemplar .*\n|( unit=\S+)`)
 func TestTextAndProtobufOfAPageGiveTheSame(t *testing.T) {
 	for _, engine := range []string{"2010-active", "297-active"} {
 		t.Run(engine, func(t *testing.T) {
-			fromText, _ := recorded(t, engine+".txt")
-			fromProto, _ := recorded(t, engine+".pb")
+			fromText := recorded(t, engine+".txt")
+			fromProto := recorded(t, engine+".pb")
 			at := pageTime(fromProto)
 			// A start time that text has is that of the process.
 			for _, mf := range fromProto {
@@ -81,7 +81,7 @@ func TestRecordedPagesAreTranslatedWhole(t *testing.T) {
 		"2010-baseline.pb": 72, "2010-active.pb": 83, "2010-active.txt": 83, "297-active.pb": 92, "297-active.txt": 92,
 	} {
 		t.Run(name, func(t *testing.T) {
-			families, _ := recorded(t, name)
+			families := recorded(t, name)
 			tr := translate.New(translate.Config{Version: "v1"})
 			for i := range 3 {
 				r := tr.Translate(families, pageTime(families).Add(time.Duration(i)*time.Minute))
@@ -104,7 +104,7 @@ func TestRecordedPagesAreTranslatedWhole(t *testing.T) {
 func BenchmarkTranslate(b *testing.B) {
 	for _, name := range []string{"297-active.pb", "297-active.txt"} {
 		b.Run(name, func(b *testing.B) {
-			families, _ := recorded(b, name)
+			families := recorded(b, name)
 			benchmark(b, families)
 		})
 	}

@@ -1194,7 +1194,7 @@ func TestRule20_EngineInfoIsResource(t *testing.T) {
 		`)}},
 	}, {
 		name: "empty, unknown and broken labels, another architecture",
-		keep: func(name string) bool { return false },
+		keep: func(string) bool { return false },
 		steps: []step{{
 			at: 10,
 			proto: []*dto.MetricFamily{family("engine_daemon_engine_info", dto.MetricType_GAUGE,
@@ -1268,7 +1268,7 @@ func TestRule22_SamplesAreCountedAsPrometheusDoes(t *testing.T) {
 		"297-active.txt": 1818, "297-active.pb": 1818,
 		"2010-baseline.pb": 409,
 	} {
-		families, _ := recorded(t, name)
+		families := recorded(t, name)
 		if got := translate.New(translate.Config{}).Translate(families, epoch.AddDate(1, 0, 0)); got.Samples != want {
 			t.Errorf("%s: %d samples, want %d", name, got.Samples, want)
 		}

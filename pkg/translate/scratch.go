@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -27,6 +28,15 @@ func (x *scratch) attribute(i int, name, value string) attribute.KeyValue {
 		return last[i].Key.String(strings.Clone(value))
 	}
 	return attribute.String(strings.Clone(name), strings.Clone(value))
+}
+
+// replace returns a copy of counts, in place of old unless that is far too
+// large.
+func replace(old, counts []uint64) []uint64 {
+	if cap(old) > 4*len(counts) {
+		return slices.Clone(counts)
+	}
+	return append(old[:0], counts...)
 }
 
 // bucket is one of a classic histogram.
