@@ -380,7 +380,7 @@ func fuzzDecode(f *testing.F, protobuf bool, ext string, dirs ...string) {
 			if err != nil {
 				f.Fatal(err)
 			}
-			f.Add(page[:min(len(page), 8<<10)]) // whole ones are slow to mutate
+			f.Add(page[:min(len(page), 4<<10)]) // whole ones are slow to mutate
 		}
 	}
 	for _, h := range hostilePages() {
