@@ -23,8 +23,11 @@ import (
 
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip"
+
+	"otelmetricsplugin/pkg/translate"
 )
 
 // asProgram in the environment makes the test's binary the program itself: the
@@ -36,7 +39,7 @@ func TestMain(m *testing.M) {
 		_ = os.Unsetenv(asProgram)
 		main()
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // process is the program running as one.
@@ -542,6 +545,73 @@ func TestTheLastCollectionOutlivesTheProcessWhenNobodyListens(t *testing.T) {
 	}
 }
 
+func TestFamiliesAreIncludedAndExcludedByName(t *testing.T) {
+	c := startCollector(t)
+	start(t, []string{"OTLP_ENDPOINT=http://" + c.address, "SCRAPE_URL=" + servePage(t, "297-active.pb"),
+		"METRICS_INCLUDE=engine_daemon_.*|up", "METRICS_EXCLUDE=engine_daemon_engine_.*"}, "run")
+	req := <-c.requests
+	var names []string
+	for _, sm := range req.GetResourceMetrics()[0].GetScopeMetrics() {
+		for _, m := range sm.GetMetrics() {
+			if sm.GetScope().GetName() == translate.ScopeName {
+				names = append(names, m.GetName())
+			}
+		}
+	}
+	if len(names) < 5 || slices.ContainsFunc(names, func(name string) bool {
+		return !strings.HasPrefix(name, "engine_daemon_") || strings.HasPrefix(name, "engine_daemon_engine_")
+	}) {
+		t.Errorf("the families are %v", names)
+	}
+	metrics := metricsOf(req)
+	if all, kept := value(metrics["scrape_samples_scraped"]), value(metrics["scrape_samples_post_metric_relabeling"]); all != 1818 || kept >= all || kept <= 0 {
+		t.Errorf("%v samples were scraped and %v kept", all, kept)
+	}
+	// What the page says of its engine holds whether or not it is exported.
+	if attrs := fmt.Sprint(req.GetResourceMetrics()[0].GetResource()); !strings.Contains(attrs, "c2390d4f-734b-4eb8-8ac6-c03cd53e8ac0") {
+		t.Errorf("the resource is %s", attrs)
+	}
+}
+
+// TestDeltas... counts the reads of the page: the source's growth.
+func TestDeltasAddUpToWhatTheSourceCounted(t *testing.T) {
+	c, p := startCollector(t), startPage(t)
+	program := start(t, []string{"OTLP_ENDPOINT=http://" + c.address, "SCRAPE_URL=" + p.url, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"}, "run", "--interval=100ms")
+	var sum float64
+	var last uint64
+	add := func(m *metricpb.Metric) {
+		point := m.GetSum().GetDataPoints()[0]
+		if m.GetSum().GetAggregationTemporality() != metricpb.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA {
+			t.Errorf("the temporality is %v", m.GetSum().GetAggregationTemporality())
+		}
+		if last != 0 && point.GetStartTimeUnixNano() != last {
+			t.Errorf("a delta from %d follows one to %d", point.GetStartTimeUnixNano(), last)
+		}
+		last = point.GetTimeUnixNano()
+		sum += point.GetAsDouble()
+	}
+	if m := c.awaitUp(t, 1)["reads_total"]; m != nil {
+		t.Errorf("the first page, which the deltas are counted from, gave %v", m)
+	}
+	for range 5 {
+		add(c.next(t)["reads_total"])
+	}
+	if err := program.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := program.code(t, 5*time.Second); code != exitDone {
+		t.Errorf("the exit code is %d", code)
+	}
+	for len(c.requests) > 0 {
+		if m := c.next(t)["reads_total"]; m != nil {
+			add(m)
+		}
+	}
+	if want := float64(p.reads.Load() - 1); sum != want {
+		t.Errorf("the deltas add up to %v, the source counted %v since the first page", sum, want)
+	}
+}
+
 func TestBadSettingsExitWithTwoAndOneMessage(t *testing.T) {
 	const endpoint = `OTLP_ENDPOINT="ftp://c:1": unknown scheme "ftp"; want http://host:port (plaintext), https://host:port (TLS), unix:///path, dns:///host:port or host:port (TLS)`
 	const interval = `OTEL_METRIC_EXPORT_INTERVAL="soon": want milliseconds, as 15000, or a duration, as 15s, from 100ms to 24h0m0s`
@@ -670,11 +740,19 @@ func servePage(t *testing.T, name string) string {
 	}
 	contentType := "text/plain; version=0.0.4; charset=utf-8"
 	if filepath.Ext(name) == ".pb" {
-		contentType = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+		contentType = delimited
 	}
 	if strings.HasPrefix(name, "29") {
 		contentType += "; escaping=underscores"
 	}
+	return serveBytes(t, contentType, content)
+}
+
+const delimited = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+
+// serveBytes serves a page and returns its URL.
+func serveBytes(t *testing.T, contentType string, content []byte) string {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(content)

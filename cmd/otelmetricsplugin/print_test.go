@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -25,8 +31,13 @@ type object = map[string]any
 // the host's name.
 func printed(t *testing.T, page string) object {
 	t.Helper()
+	return printedFrom(t, page, servePage(t, page))
+}
+
+func printedFrom(t *testing.T, page, url string) object {
+	t.Helper()
 	began := time.Now()
-	p := start(t, []string{"OTEL_RESOURCE_ATTRIBUTES=host.name=HOST"}, "print", "--scrape-url="+servePage(t, page))
+	p := start(t, []string{"OTEL_RESOURCE_ATTRIBUTES=host.name=HOST"}, "print", "--scrape-url="+url)
 	if code := p.code(t, 20*time.Second); code != exitDone {
 		t.Fatalf("%s: the exit code is %d", page, code)
 	}
@@ -174,6 +185,89 @@ func TestTextAndProtobufGiveTheSameDataApartFromWhatTextCannotCarry(t *testing.T
 				}
 			}
 		})
+	}
+}
+
+// TestPrintShowsWhatEachRuleMakesOfAPage prints a page that needs them: what
+// metricdata alone cannot say is seen, too.
+func TestPrintShowsWhatEachRuleMakesOfAPage(t *testing.T) {
+	created := timestamppb.New(time.Unix(1700000000, 0))
+	var page bytes.Buffer
+	for _, family := range []*dto.MetricFamily{
+		{
+			Name: proto.String("requests_total"), Type: dto.MetricType_COUNTER.Enum(), Help: proto.String("Requests."),
+			Metric: []*dto.Metric{{
+				Label: []*dto.LabelPair{{Name: proto.String("empty"), Value: proto.String("")}, {Name: proto.String("code"), Value: proto.String("200")}},
+				Counter: &dto.Counter{Value: proto.Float64(3), CreatedTimestamp: created, Exemplar: &dto.Exemplar{
+					Value: proto.Float64(1), Timestamp: timestamppb.New(time.Unix(1700000001, 0)), Label: []*dto.LabelPair{
+						{Name: proto.String("trace_id"), Value: proto.String("0102030405060708090a0b0c0d0e0f10")},
+						{Name: proto.String("span_id"), Value: proto.String("not hex")},
+					},
+				}},
+			}},
+		},
+		{
+			Name: proto.String("latency"), Type: dto.MetricType_HISTOGRAM.Enum(), Unit: proto.String("seconds"),
+			Metric: []*dto.Metric{{TimestampMs: proto.Int64(1700000002000), Histogram: &dto.Histogram{
+				SampleCount: proto.Uint64(2), Bucket: []*dto.Bucket{{UpperBound: proto.Float64(1), CumulativeCount: proto.Uint64(1)}},
+			}}},
+		},
+		{
+			Name: proto.String("native"), Type: dto.MetricType_HISTOGRAM.Enum(),
+			Metric: []*dto.Metric{{TimestampMs: proto.Int64(1700000002000), Histogram: &dto.Histogram{
+				SampleCount: proto.Uint64(3), SampleSum: proto.Float64(4), Schema: proto.Int32(0), ZeroThreshold: proto.Float64(0.5), ZeroCount: proto.Uint64(1),
+				PositiveSpan: []*dto.BucketSpan{{Offset: proto.Int32(1), Length: proto.Uint32(2)}}, PositiveDelta: []int64{1, 0},
+			}}},
+		},
+		{
+			Name: proto.String("unknown"), Type: dto.MetricType_UNTYPED.Enum(),
+			Metric: []*dto.Metric{{
+				Label:   []*dto.LabelPair{{Name: proto.String("otel_scope_name"), Value: proto.String("its own")}},
+				Untyped: &dto.Untyped{Value: proto.Float64(math.Inf(1))},
+			}},
+		},
+		{
+			Name: proto.String("negative_total"), Type: dto.MetricType_COUNTER.Enum(),
+			Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(-1)}}},
+		},
+	} {
+		if _, err := protodelim.MarshalTo(&page, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := printedFrom(t, "print", serveBytes(t, delimited, page.Bytes()))
+	got := map[string]string{}
+	for scope, list := range metrics(request) {
+		for _, m := range list {
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[scope+" "+m["name"].(string)] = string(text)
+		}
+	}
+	kept := func(typ string) string {
+		return `"metadata":[{"key":"prometheus.type","value":{"stringValue":"` + typ + `"}}]`
+	}
+	const scope = "otelmetricsplugin/pkg/translate "
+	for name, want := range map[string]string{
+		scope + "requests_total": `{"description":"Requests.",` + kept("counter") + `,"name":"requests_total","sum":{"aggregationTemporality":2,"dataPoints":[{"asDouble":3,` +
+			`"attributes":[{"key":"code","value":{"stringValue":"200"}}],"exemplars":[{"asDouble":1,"filteredAttributes":[{"key":"span_id","value":{"stringValue":"not hex"}}],` +
+			`"timeUnixNano":"1700000001000000000","traceId":"0102030405060708090a0b0c0d0e0f10"}],"startTimeUnixNano":"1700000000000000000","timeUnixNano":"NOW"}],"isMonotonic":true}}`,
+		scope + "latency": `{"histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1","1"],"count":"2","explicitBounds":[1],"timeUnixNano":"1700000002000000000"}]},` +
+			kept("histogram") + `,"name":"latency","unit":"s"}`,
+		scope + "native": `{"exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[{"count":"3","negative":{},"positive":{"bucketCounts":["1","1"]},"sum":4,` +
+			`"timeUnixNano":"1700000002000000000","zeroCount":"1","zeroThreshold":0.5}]},` + kept("histogram") + `,"name":"native"}`,
+		"its own unknown": `{"gauge":{"dataPoints":[{"asDouble":"Infinity","timeUnixNano":"NOW"}]},` + kept("unknown") + `,"name":"unknown"}`,
+		"otelmetricsplugin otelmetricsplugin.translate.dropped": `{"description":"Points of the page that were not translated, by reason","name":"otelmetricsplugin.translate.dropped",` +
+			`"sum":{"aggregationTemporality":2,"dataPoints":[{"asInt":"1","attributes":[{"key":"reason","value":{"stringValue":"negative_counter"}}],"startTimeUnixNano":"NOW","timeUnixNano":"NOW"}],"isMonotonic":true},"unit":"{data_point}"}`,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is\n%s, want\n%s", name, got[name], want)
+		}
+	}
+	if _, there := got[scope+"negative_total"]; there {
+		t.Error("the negative counter is there")
 	}
 }
 
