@@ -753,9 +753,19 @@ const delimited = "application/vnd.google.protobuf; proto=io.prometheus.client.M
 // serveBytes serves a page and returns its URL.
 func serveBytes(t *testing.T, contentType string, content []byte) string {
 	t.Helper()
+	return serveCounted(t, contentType, content, make(chan struct{}))
+}
+
+// serveCounted tells of each read, as far as somebody listens.
+func serveCounted(t *testing.T, contentType string, content []byte, reads chan<- struct{}) string {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(content)
+		select {
+		case reads <- struct{}{}:
+		default:
+		}
 	}))
 	t.Cleanup(server.Close)
 	return server.URL + "/metrics"
