@@ -45,7 +45,7 @@ func TestMemoryIsFlatOverASimulatedWeekWithoutACollector(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		queue, err := delivery.Open(delivery.Config{Conn: away{}, Dir: t.TempDir(), MaxBytes: 256 << 10, Logger: slog.New(slog.DiscardHandler)})
+		queue, err := delivery.Open(delivery.Config{Conn: away{}, Dir: t.TempDir(), MaxBytes: 256 << 10, MaxBackoff: 10 * time.Minute, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // row is one row of a table: a family of the engine's page, or a metric of the
 // plugin's own.

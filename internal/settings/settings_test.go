@@ -13,11 +13,14 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.uber.org/goleak"
 
 	"otelmetricsplugin/internal/logging"
 	"otelmetricsplugin/internal/settings"
 	"otelmetricsplugin/pkg/scrape"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // read reads settings from an environment alone, flags being the same values
 // under another name.

@@ -26,6 +26,7 @@ import (
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
@@ -33,6 +34,8 @@ import (
 
 	"otelmetricsplugin/pkg/translate"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // epoch is second 0 of the tests' time.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
