@@ -36,14 +36,14 @@ import (
 )
 
 // run runs the tests and ends the exporter that they share.
-type run struct{ *testing.M }
+type withExporter struct{ *testing.M }
 
-func (r run) Run() int {
+func (r withExporter) Run() int {
 	defer func() { _ = exporter().Shutdown(context.Background()) }()
 	return r.M.Run()
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(run{m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withExporter{m}) }
 
 // epoch is second 0 of the tests' time.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
