@@ -434,6 +434,10 @@ func TestAFileThatComesLateOrIsReplacedIsRead(t *testing.T) {
 	link("..2026", filepath.Join(dir, "mounted", "..data"))
 	inmate.get(t, "read", mounted, "26")
 
+	if err := os.Chmod(filepath.Join(dir, "live", "beside"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	inmate.try(t, "exec", filepath.Join(dir, "live", "beside"), denied)
 	inmate.try(t, "append", linked, denied)
 	inmate.try(t, "write", filepath.Join(dir, "live", "new"), denied)
 }
@@ -464,7 +468,9 @@ func TestWhatTheProgramConnectsToAndAsksTheHostForStillWorks(t *testing.T) {
 		}
 		return listener
 	}
-	inmate := start(t, "TZ=Asia/Kolkata", "ZONEINFO="+filepath.Join(runtime.GOROOT(), "lib", "time", "zoneinfo.zip"))
+	// A time zone in a file outside, in the form of RFC 9636: one type, no changes.
+	zone := write(t, filepath.Join(dir, "zone"), "TZif"+strings.Repeat("\x00", 16+4*4)+"\x00\x00\x00\x01\x00\x00\x00\x04"+"\x00\x00\x4d\x58\x00\x00"+"IST\x00")
+	inmate := start(t, "TZ="+zone)
 	addresses := inmate.do(t, command{Do: "lookup", Path: "localhost"})
 	if !strings.Contains(addresses.Got, "127.0.0.1") {
 		t.Fatalf("localhost is %q, %s", addresses.Got, addresses.Err)

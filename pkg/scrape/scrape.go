@@ -198,7 +198,7 @@ func (s *Scraper) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 		}
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing was written
+	defer resp.Body.Close()
 
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the target answered %q, want 200 OK", resp.Status)

@@ -308,7 +308,7 @@ func TestNobodyListeningIsRefusedAndHealsByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "m.sock")
 	s := newScraper(t, scrape.Config{URL: "unix://" + socket})
 
