@@ -95,7 +95,11 @@ func serveInmate() {
 		case "remove":
 			err = os.Remove(c.Path)
 		case "exec":
-			err = exec.Command(c.Path).Run()
+			// Not by os/exec, which would fail to open /dev/null first.
+			var process *os.Process
+			if process, err = os.StartProcess(c.Path, []string{c.Path}, &os.ProcAttr{}); err == nil {
+				_, err = process.Wait()
+			}
 		case "dial":
 			var conn net.Conn
 			if conn, err = net.Dial("unix", c.Path); err == nil {
@@ -375,6 +379,7 @@ func TestTheSpoolIsWrittenAndNothingElse(t *testing.T) {
 	inmate.try(t, "list", filepath.Dir(socket), denied)
 	inmate.try(t, "listen", filepath.Join(spoolDir, "s"), denied)
 	inmate.try(t, "exec", program, denied)
+	inmate.try(t, "read", "/dev/null", denied)
 	inmate.try(t, "dial", abstract.Addr().String(), "operation not permitted")
 
 	// Nor can it execute what it wrote.
