@@ -57,8 +57,9 @@ image: ## the Dockerfile, built without a registry, and run as a plugin; needs a
 	scripts/image-test.sh
 
 .PHONY: fuzz
-fuzz: ## every fuzz target, for FUZZTIME=30s each
-	@set -e; for package in $$(go list ./...); do \
+fuzz: ## every fuzz target, for FUZZTIME=30s each, seeded with Prometheus' own test data too
+	@set -e; TEXT_PAGES=$$(go -C e2e list -m -f '{{.Dir}}' github.com/prometheus/prometheus)/model/textparse/testdata; \
+	export TEXT_PAGES; for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "$$package $$target"; \
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \

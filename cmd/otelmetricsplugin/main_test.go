@@ -53,7 +53,7 @@ func start(t *testing.T, env []string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(self, args...), stdout: newLines(), stderr: newLines(), exited: make(chan struct{})}
-	p.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "SPOOL_DIR=none", "GORACE=" + os.Getenv("GORACE")}, env...)
+	p.Env = append([]string{asProgram + "=1", "SPOOL_DIR=none"}, env...)
 	p.Stdout, p.Stderr = p.stdout, p.stderr
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -132,7 +132,12 @@ type collector struct {
 
 func startCollector(t *testing.T) *collector {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return startCollectorAt(t, "127.0.0.1:0")
+}
+
+func startCollectorAt(t *testing.T, address string) *collector {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,6 +278,17 @@ func blackHole(t *testing.T) string {
 	return listener.Addr().String()
 }
 
+// nobody is an address that nobody listens on.
+func nobody(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	return listener.Addr().String()
+}
+
 // engine speaks to a plugin's socket as an engine does.
 type engine struct {
 	client *http.Client
@@ -296,7 +312,7 @@ func (e *engine) post(t *testing.T, method string) {
 	if err != nil {
 		t.Fatalf("%s: %v", method, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK || string(body) != "{\"Err\":\"\"}\n" {
 		t.Fatalf("%s: %s %q %v", method, resp.Status, body, err)
@@ -340,7 +356,7 @@ func TestStartMetricsAnswersAtOnceWhateverThePageAndTheEndpointDo(t *testing.T) 
 			if err := plugin.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			if code := plugin.code(t, 6*time.Second); code != exitDone {
+			if code := plugin.code(t, 5*time.Second); code != exitDone {
 				t.Errorf("the exit code is %d", code)
 			}
 		})
@@ -445,12 +461,7 @@ func TestStopMetricsReadsTheLastPageBeforeItAnswers(t *testing.T) {
 }
 
 func TestSIGTERMEndsTheProcessWhateverTheEndpointDoes(t *testing.T) {
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = nobody.Close()
-	for name, address := range map[string]string{"nobody listens": nobody.Addr().String(), "black hole": blackHole(t)} {
+	for name, address := range map[string]string{"nobody listens": nobody(t), "black hole": blackHole(t)} {
 		t.Run(name, func(t *testing.T) {
 			p := startPage(t)
 			program := start(t, []string{"OTLP_ENDPOINT=http://" + address, "SCRAPE_URL=" + p.url}, "run", "--interval=100ms")
@@ -458,10 +469,76 @@ func TestSIGTERMEndsTheProcessWhateverTheEndpointDoes(t *testing.T) {
 			if err := program.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
-			if code := program.code(t, 6*time.Second); code != exitDone {
+			if code := program.code(t, 5*time.Second); code != exitDone {
 				t.Errorf("the exit code is %d", code)
 			}
 		})
+	}
+}
+
+// TestWhatCouldNotBeDelivered... kills the process again and again while its
+// Collector is away. The page counts its reads, so each page that was read is a
+// number that must arrive, once and in order.
+func TestWhatCouldNotBeDeliveredOutlivesSIGKILLAndArrivesInOrder(t *testing.T) {
+	p, address, spool := startPage(t), nobody(t), t.TempDir()
+	program := func() *process {
+		return start(t, []string{"OTLP_ENDPOINT=http://" + address, "SCRAPE_URL=" + p.url, "SPOOL_DIR=" + spool, "LOG_LEVEL=debug"}, "run", "--interval=100ms")
+	}
+	const kills = 10
+	for range kills {
+		running := program()
+		for before := p.reads.Load(); p.reads.Load() < before+3; {
+			select {
+			case <-running.exited:
+				t.Fatal("the program ended by itself")
+			case <-time.After(time.Millisecond): // the page has no event to wait on
+			}
+		}
+		_ = running.Process.Kill()
+		<-running.exited
+	}
+	last := float64(p.reads.Load())
+
+	c := startCollectorAt(t, address)
+	program()
+	got := []float64{}
+	for len(got) == 0 || got[len(got)-1] <= last {
+		if v := value(c.next(t)["reads_total"]); v >= 0 {
+			got = append(got, v)
+		}
+	}
+	missing := 0
+	for i, want := 0, 1.0; want <= last; want++ {
+		switch {
+		case i < len(got) && got[i] == want:
+			i++
+		default:
+			missing++
+		}
+	}
+	if missing > kills || !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
+		t.Errorf("after %d kills %d of %v pages are missing: %v", kills, missing, last, got)
+	}
+	t.Logf("%v pages were read, %d of them in the moment of a kill", last, missing)
+}
+
+func TestTheLastCollectionOutlivesTheProcessWhenNobodyListens(t *testing.T) {
+	p, address, spool := startPage(t), nobody(t), t.TempDir()
+	env := []string{"OTLP_ENDPOINT=http://" + address, "SCRAPE_URL=" + p.url, "SPOOL_DIR=" + spool, "OTEL_METRIC_EXPORT_INTERVAL=1h"}
+	first := start(t, env, "run")
+	first.stdout.await(t, "the first page was read")
+	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := first.code(t, 5*time.Second); code != exitDone {
+		t.Errorf("the exit code is %d", code)
+	}
+	c := startCollectorAt(t, address)
+	start(t, env, "run")
+	for _, want := range []float64{1, 2, 3} { // the first, the last, and the first of the second process
+		if got := value(c.next(t)["reads_total"]); got != want {
+			t.Errorf("%v arrived, want %v", got, want)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 
+	"otelmetricsplugin/internal/delivery"
 	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/internal/receive"
 	"otelmetricsplugin/internal/sandbox"
@@ -23,9 +24,9 @@ import (
 	"otelmetricsplugin/pkg/scrape"
 )
 
-// ending bounds how long the program takes to end once it was told to: the
-// engine kills a plugin after ten seconds.
-const ending = 5 * time.Second
+// ending bounds what the program still does once it was told to end. It is
+// gone within five seconds; the engine kills a plugin after ten.
+const ending = 4 * time.Second
 
 // confine drops every privilege that the program does not need from here on.
 // What cannot be dropped is no reason to collect nothing.
@@ -84,15 +85,18 @@ func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger,
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	client := colmetricpb.NewMetricsServiceClient(conn)
-	send := func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
-		return client.Export(ctx, req)
+	queue, err := delivery.Open(delivery.Config{
+		Conn: conn, Dir: s.SpoolDir, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger,
+	})
+	if err != nil {
+		return err
 	}
-	cfg, scraper, err := newConfig(s, logger, send)
+	cfg, scraper, err := newConfig(s, logger, queue.Accept)
 	if err != nil {
 		return err
 	}
 	defer scraper.Close()
+	cfg.Instruments = queue.Register
 	if serve != nil {
 		cfg.Spread = s.Interval
 		cfg.Dial = scraper.Dial
@@ -112,6 +116,9 @@ func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger,
 	defer cancel()
 	if closeErr := manager.Close(end); closeErr != nil {
 		logger.Warn("the pipeline did not end in time", "error", closeErr)
+	}
+	if closeErr := queue.Close(end); closeErr != nil {
+		logger.Warn("the delivery ended with a loss", "error", closeErr)
 	}
 	return err
 }
@@ -146,12 +153,12 @@ func runPlugin(ctx context.Context, s *settings.Settings, logger *slog.Logger) e
 
 // printOnce writes one request to w and sends nothing.
 func printOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, w io.Writer) error {
-	cfg, scraper, err := newConfig(s, logger, func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+	cfg, scraper, err := newConfig(s, logger, func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
 		line, err := receive.AppendJSON(nil, req)
 		if err == nil {
 			_, err = w.Write(append(line, '\n'))
 		}
-		return nil, err
+		return err
 	})
 	if err != nil {
 		return err

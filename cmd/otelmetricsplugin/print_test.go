@@ -114,7 +114,7 @@ func TestPrintGivesTheGoldenRequest(t *testing.T) {
 			got := layOut(t, printed(t, page))
 			golden := filepath.Join("testdata", "golden", page+".json")
 			if *update {
-				if err := os.WriteFile(golden, got, 0o644); err != nil { //nolint:gosec // a file for everyone
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -64,8 +64,8 @@ func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Send is what becomes of a request.
-type Send func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error)
+// Send takes a request, which is not used again.
+type Send func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) error
 
 // New returns an otlpmetricgrpc exporter that gives each request, finished by
 // the translation, to send. It never opens a connection of its own.
@@ -74,18 +74,13 @@ func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelect
 	// off before they reach the connection, which is never dialled.
 	conn, err := grpc.NewClient("passthrough:///taken-off",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption) error {
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, _ any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption) error {
 			request, ok := req.(*colmetricpb.ExportMetricsServiceRequest)
-			response, ok2 := reply.(*colmetricpb.ExportMetricsServiceResponse)
-			if !ok || !ok2 {
+			if !ok {
 				return status.Errorf(codes.Internal, "%s with a %T is no export of metrics", method, req)
 			}
 			translate.Finish(ctx, request)
-			got, err := send(ctx, request)
-			if got != nil {
-				response.PartialSuccess = got.GetPartialSuccess()
-			}
-			return err
+			return send(ctx, request)
 		}))
 	if err != nil {
 		return nil, err

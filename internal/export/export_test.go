@@ -307,9 +307,9 @@ func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
 func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
 	var got *colmetricpb.ExportMetricsServiceRequest
 	var answer error
-	exporter, err := export.New(t.Context(), func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+	exporter, err := export.New(t.Context(), func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
 		got = proto.CloneOf(req)
-		return nil, answer
+		return answer
 	}, sdkmetric.DeltaTemporalitySelector, time.Second)
 	if err != nil {
 		t.Fatal(err)

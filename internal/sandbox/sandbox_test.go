@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -491,18 +492,15 @@ func TestWhatTheProgramConnectsToAndAsksTheHostForStillWorks(t *testing.T) {
 	_ = listener.Close()
 
 	inmate.get(t, "lookup", "localhost", addresses.Got)
-	inmate.get(t, "read", "/etc/resolv.conf", contentOf(t, "/etc/resolv.conf"))
+	for _, file := range []string{"/etc/hosts", "/etc/resolv.conf"} {
+		content, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a machine without name servers
+		}
+		inmate.get(t, "read", file, string(content))
+	}
 	inmate.get(t, "roots", "", "true")
 	inmate.get(t, "zone", "", "IST")
-}
-
-func contentOf(t *testing.T, path string) string {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(content)
 }
 
 func TestOneLineOfTheLogSaysWhatIsInForce(t *testing.T) {

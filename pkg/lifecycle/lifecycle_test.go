@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -83,7 +84,9 @@ func (e *exporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) e
 	e.mu.Lock()
 	blackHole := e.blackHole
 	e.mu.Unlock()
-	if blackHole {
+	if blackHole { // until the exporter's own timeout
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -99,6 +102,8 @@ func (e *exporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) e
 			case metricdata.Sum[float64]:
 				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
 			case metricdata.Gauge[int64]:
+				x.values[scope.Scope.Name+" "+m.Name] = float64(data.DataPoints[0].Value)
+			case metricdata.Sum[int64]:
 				x.values[scope.Scope.Name+" "+m.Name] = float64(data.DataPoints[0].Value)
 			default:
 				x.values[fmt.Sprintf("%s %s %T", scope.Scope.Name, m.Name, data)] = 0
@@ -372,6 +377,7 @@ func TestABlackHoleHoldsUpNobody(t *testing.T) {
 		if d := time.Since(start); d > 10*time.Second {
 			t.Errorf("two pipelines took %v to end, want five seconds each at most", d)
 		}
+		time.Sleep(20 * time.Second) // fake time: the exports that were left alone end
 	})
 }
 
@@ -391,6 +397,44 @@ func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
 		}
 		if got := c.got()[1].values[scraped]; got != 0 {
 			t.Errorf("a page that did not come had %v samples", got)
+		}
+	})
+}
+
+func TestDroppedPointsAreCountedByReasonAndLoggedWhenItStartsAndEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		negative := []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(-1)}}}
+		good := []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(1)}}}
+		pages := [][]*dto.Metric{good, negative, negative, good, good, good}
+		scrape := func(ctx context.Context) ([]*dto.MetricFamily, error) {
+			_, err := p.scrape(ctx)
+			return []*dto.MetricFamily{{Name: proto.String("c_total"), Type: dto.MetricType_COUNTER.Enum(), Metric: pages[p.reads-1]}}, err
+		}
+		var log strings.Builder
+		m := lifecycle.New(lifecycle.Config{Scrape: scrape, Exporter: c.exporter, Interval: 10 * time.Second,
+			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.TimeKey {
+					return slog.Attr{}
+				}
+				return a
+			}}))})
+		m.Start()
+		time.Sleep(45 * time.Second) // fake time
+		closeManager(t, m)
+		var dropped []float64
+		for _, e := range c.got() {
+			dropped = append(dropped, e.values["otelmetricsplugin otelmetricsplugin.translate.dropped"])
+		}
+		if want := []float64{0, 1, 2, 2, 2, 2}; !slices.Equal(dropped, want) {
+			t.Errorf("the counts of dropped points are %v, want %v", dropped, want)
+		}
+		want := `level=INFO msg="the first page was read" samples=1
+level=WARN msg="points of the page are dropped" points.negative_counter=1
+level=INFO msg="no points of the page are dropped any more"
+`
+		if log.String() != want {
+			t.Errorf("the log is\n%swant\n%s", log.String(), want)
 		}
 	})
 }
@@ -564,7 +608,7 @@ func TestTheProtocolAsEnginesSpeakIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "plugins", "p.sock")
 	listener, err := lifecycle.Listen(socket)
 	if err != nil {
@@ -624,7 +668,7 @@ func TestListenReplacesTheSocketOfAProcessBeforeAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "p.sock")
 	first, err := lifecycle.Listen(socket)
 	if err != nil {

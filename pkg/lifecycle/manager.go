@@ -26,7 +26,7 @@ const (
 	collection = time.Minute
 	// ending bounds the end of a pipeline, its last collection and export
 	// included.
-	ending = 4500 * time.Millisecond
+	ending = 4 * time.Second
 	// answer bounds how long StopMetrics waits for the last page to be read:
 	// once it is answered the engine closes the metrics socket.
 	answer = time.Second
@@ -150,7 +150,7 @@ func (m *Manager) run(r *run, before <-chan struct{}) {
 	// The reader's ticks follow its creation, so the pipeline is built when
 	// its first collection is due. A Stop before that still collects once.
 	if m.cfg.Spread > 0 {
-		due := time.NewTimer(rand.N(m.cfg.Spread)) //nolint:gosec // spreading load is no secret
+		due := time.NewTimer(rand.N(m.cfg.Spread))
 		select {
 		case <-due.C:
 		case <-r.stop:

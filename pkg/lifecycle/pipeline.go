@@ -27,7 +27,8 @@ const ScopeName = "otelmetricsplugin"
 type Config struct {
 	// Scrape reads the page once; it bounds itself in time.
 	Scrape func(context.Context) ([]*dto.MetricFamily, error)
-	// Exporter makes the exporter of one pipeline, which shuts it down.
+	// Exporter makes the exporter of one pipeline, which shuts it down. Its
+	// exports bound themselves in time.
 	Exporter func(context.Context) (sdkmetric.Exporter, error)
 	// Interval is the time between two collections.
 	Interval time.Duration
@@ -78,6 +79,7 @@ type pipeline struct {
 	given    bool // whether the collection was given up and exports nothing
 	resource *resource.Resource
 	lost     map[string]int64 // dropped points since the start, by reason
+	dropping bool             // whether any were dropped in it
 	state    state
 }
 
@@ -203,14 +205,12 @@ func (p *pipeline) observe(ctx context.Context, o metric.Observer) error {
 		p.describe(p.result.Resource)
 	}
 	p.report(err)
+	p.count(p.result.Dropped)
 
 	o.ObserveFloat64(p.up, up)
 	o.ObserveFloat64(p.duration, duration.Seconds())
 	o.ObserveFloat64(p.samples, float64(p.result.Samples))
 	o.ObserveFloat64(p.kept, float64(p.result.Kept))
-	for reason, n := range p.result.Dropped {
-		p.lost[reason] += int64(n)
-	}
 	for reason, n := range p.lost {
 		o.ObserveInt64(p.dropped, n, metric.WithAttributes(attribute.String("reason", reason)))
 	}
@@ -240,10 +240,8 @@ func (p *pipeline) report(err error) {
 	if err != nil {
 		p.state = failing
 	}
-	if p.state == before {
-		return
-	}
 	switch {
+	case p.state == before:
 	case p.state == failing:
 		p.cfg.Logger.Warn("the scrape failed; up is 0 until one succeeds", "error", err)
 	case before == unknown:
@@ -251,9 +249,27 @@ func (p *pipeline) report(err error) {
 	default:
 		p.cfg.Logger.Info("the scrape succeeds again", "samples", p.result.Samples)
 	}
-	for _, reason := range slices.Sorted(maps.Keys(p.result.Dropped)) {
-		p.cfg.Logger.Warn("points of the page were dropped", "reason", reason, "points", p.result.Dropped[reason])
+}
+
+// count adds up the points that were dropped, and logs when dropping starts and
+// when it ends.
+func (p *pipeline) count(dropped map[string]int) {
+	var faults []any
+	for _, reason := range slices.Sorted(maps.Keys(dropped)) {
+		p.lost[reason] += int64(dropped[reason])
+		if reason != translate.DropBaseline { // the first page of deltas: nothing is wrong
+			faults = append(faults, reason, dropped[reason])
+		}
 	}
+	switch {
+	case len(faults) > 0 && !p.dropping:
+		p.cfg.Logger.Warn("points of the page are dropped", slog.Group("points", faults...))
+	case len(faults) == 0 && p.dropping && p.state == succeeding:
+		p.cfg.Logger.Info("no points of the page are dropped any more")
+	default:
+		return
+	}
+	p.dropping = len(faults) > 0
 }
 
 // Produce returns the families of the page that observe just read.
@@ -284,7 +300,10 @@ func (d *describing) Export(ctx context.Context, rm *metricdata.ResourceMetrics)
 		return nil
 	}
 	described := metricdata.ResourceMetrics{Resource: d.pipeline.resource, ScopeMetrics: rm.ScopeMetrics}
-	return d.Exporter.Export(translate.NewContext(ctx, d.pipeline.result), &described)
+	// What was collected is exported also when the reader's time is over: with
+	// delta temporality it is nowhere else.
+	ctx = translate.NewContext(context.WithoutCancel(ctx), d.pipeline.result)
+	return d.Exporter.Export(ctx, &described)
 }
 
 // Once collects once, exports once and returns the error of either, a failed

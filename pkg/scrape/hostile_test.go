@@ -352,22 +352,43 @@ func BenchmarkScrape(b *testing.B) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
-	pages, err := filepath.Glob(filepath.Join("..", "..", "testdata", "pages", "2010-*"))
-	if err != nil || len(pages) == 0 {
-		f.Fatalf("no recorded pages: %v", err)
+// FuzzDecodeText is seeded with the pages of real engines, with hostile ones and
+// with those in the directory that TEXT_PAGES names, if it does: the test data of
+// github.com/prometheus/prometheus, model/textparse/testdata, for one.
+func FuzzDecodeText(f *testing.F) {
+	dirs := []string{filepath.Join("..", "..", "testdata", "pages")}
+	if dir := os.Getenv("TEXT_PAGES"); dir != "" {
+		dirs = append(dirs, dir)
 	}
-	for _, name := range pages {
-		page, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
+	fuzzDecode(f, false, ".txt", dirs...)
+}
+
+// FuzzDecodeProtobuf is seeded with the pages of real engines and with hostile
+// ones.
+func FuzzDecodeProtobuf(f *testing.F) {
+	fuzzDecode(f, true, ".pb", filepath.Join("..", "..", "testdata", "pages"))
+}
+
+func fuzzDecode(f *testing.F, protobuf bool, ext string, dirs ...string) {
+	for _, dir := range dirs {
+		pages, err := filepath.Glob(filepath.Join(dir, "*"+ext))
+		if err != nil || len(pages) == 0 {
+			f.Fatalf("no *%s in %s: %v", ext, dir, err)
 		}
-		f.Add(page[:min(len(page), 8<<10)], filepath.Ext(name) == ".pb")
+		for _, name := range pages {
+			page, err := os.ReadFile(name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(page[:min(len(page), 4<<10)]) // whole ones are slow to mutate
+		}
 	}
 	for _, h := range hostilePages() {
-		f.Add(h.of(2<<10, 1), h.protobuf)
+		if h.protobuf == protobuf {
+			f.Add(h.of(2<<10, 1))
+		}
 	}
-	f.Fuzz(func(t *testing.T, page []byte, protobuf bool) {
+	f.Fuzz(func(t *testing.T, page []byte) {
 		var families []*dto.MetricFamily
 		var err error
 		n := allocated(func() { families, err = scrape.Decode(page, format(protobuf), defaults) })
