@@ -62,7 +62,7 @@ fuzz: ## every fuzz target, for FUZZTIME=30s each, seeded with Prometheus' own t
 	export TEXT_PAGES; for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "$$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzzminimizetime 100x -fuzztime $(FUZZTIME) $$package; \
 		done; \
 	done
 

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
@@ -41,9 +42,11 @@ func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
 	if s.Endpoint.TLS {
 		creds = newTLS(s.TLS)
 	}
+	secrets := &headers{fixed: s.Headers, file: s.HeadersFile}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
-		grpc.WithPerRPCCredentials(&headers{fixed: s.Headers, file: s.HeadersFile}),
+		grpc.WithPerRPCCredentials(secrets),
+		grpc.WithUnaryInterceptor(secrets.redact),
 		grpc.WithUserAgent(userAgent),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 500 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 15 * time.Second},
@@ -155,19 +158,61 @@ func (t *tlsFiles) config() (*tls.Config, error) {
 type headers struct {
 	fixed map[string]string
 	file  string
+	sent  atomic.Pointer[map[string]string] // by the last request
 }
 
 func (h *headers) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	all, err := h.read()
+	if err != nil {
+		// Unavailable: an export without its secret would be refused for good,
+		// while the file may still come.
+		return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: %v", err)
+	}
+	h.sent.Store(&all)
+	return all, nil
+}
+
+func (h *headers) read() (map[string]string, error) {
 	if h.file == "" {
 		return h.fixed, nil
 	}
 	text, err := os.ReadFile(h.file)
-	if err == nil {
-		return parseHeaders(h.fixed, string(text), h.file)
+	if err != nil {
+		return nil, err
 	}
-	// Unavailable: an export without its secret would be refused for good,
-	// while the file may still come.
-	return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: %v", err)
+	return parseHeaders(h.fixed, string(text), h.file)
+}
+
+// redact takes the values of the headers out of what the server says: a server
+// that quotes a token it does not like must not put it into a log.
+func (h *headers) redact(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, conn, options...)
+	sent := h.sent.Load()
+	if sent == nil {
+		return err
+	}
+	if response, ok := reply.(*colmetricpb.ExportMetricsServiceResponse); ok && response.GetPartialSuccess().GetErrorMessage() != "" {
+		response.PartialSuccess.ErrorMessage = without(*sent, response.PartialSuccess.ErrorMessage)
+	}
+	if err == nil {
+		return nil
+	}
+	s := status.Convert(err).Proto()
+	s.Message = without(*sent, s.GetMessage())
+	return status.FromProto(s).Err()
+}
+
+// without returns the text without the values of headers, and without their
+// words: the token of "Bearer TOKEN" is one.
+func without(headers map[string]string, text string) string {
+	for _, value := range headers {
+		for _, secret := range append([]string{value}, strings.Fields(value)...) {
+			if len(secret) >= 4 { // less is no secret, and would tear the text apart
+				text = strings.ReplaceAll(text, secret, "[redacted]")
+			}
+		}
+	}
+	return text
 }
 
 // RequireTransportSecurity is false: whoever writes http:// beside a secret
@@ -190,12 +235,12 @@ func parseHeaders(fixed map[string]string, text, file string) (map[string]string
 		}
 		name, value, found := strings.Cut(line, "=")
 		if !found {
-			return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: line %d of %s is no name=value", n, file)
+			return nil, fmt.Errorf("line %d of %s is no name=value", n, file)
 		}
 		value = strings.TrimSpace(value)
 		header, err := settings.Header(strings.TrimSpace(name), value)
 		if err != nil {
-			return nil, status.Errorf(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: line %d of %s: %v", n, file, err)
+			return nil, fmt.Errorf("line %d of %s: %w", n, file, err)
 		}
 		all[header] = value
 	}

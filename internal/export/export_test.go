@@ -23,12 +23,14 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/internal/settings"
@@ -141,6 +143,55 @@ func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
 		}
 		if got := (<-target.seen).Get("authorization"); len(got) != 1 || got[0] != secret {
 			t.Errorf("the header is %q, want %q", got, secret)
+		}
+	}
+}
+
+// echo is a Collector that quotes what it was sent.
+type echo struct {
+	colmetricpb.UnimplementedMetricsServiceServer
+	accept bool
+}
+
+func (e *echo) Export(ctx context.Context, _ *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	quote := fmt.Sprintf("cannot say that I like %q", md.Get("authorization"))
+	if !e.accept {
+		refused, err := status.New(codes.ResourceExhausted, quote).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+		if err != nil {
+			return nil, err
+		}
+		return nil, refused.Err()
+	}
+	return &colmetricpb.ExportMetricsServiceResponse{PartialSuccess: &colmetricpb.ExportMetricsPartialSuccess{ErrorMessage: quote, RejectedDataPoints: 1}}, nil
+}
+
+func TestAServerThatQuotesASecretPutsItIntoNoMessage(t *testing.T) {
+	for _, accept := range []bool{false, true} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := grpc.NewServer()
+		colmetricpb.RegisterMetricsServiceServer(g, &echo{accept: accept})
+		go func() { _ = g.Serve(listener) }()
+		t.Cleanup(g.Stop)
+
+		file := filepath.Join(t.TempDir(), "headers")
+		write(t, file, "authorization=Bearer s3cr3t\n")
+		client := dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + listener.Addr().String()}, HeadersFile: file})
+		response, err := client.Export(t.Context(), &colmetricpb.ExportMetricsServiceRequest{})
+		message := response.GetPartialSuccess().GetErrorMessage()
+		if !accept {
+			message = status.Convert(err).Message()
+			if status.Code(err) != codes.ResourceExhausted || len(status.Convert(err).Details()) != 1 {
+				t.Errorf("the code or the details are gone: %v", status.Convert(err).Proto())
+			}
+		} else if err != nil || response.GetPartialSuccess().GetRejectedDataPoints() != 1 {
+			t.Errorf("the answer is %v, %v", response, err)
+		}
+		if want := `cannot say that I like ["[redacted]"]`; message != want {
+			t.Errorf("the message is %s, want %s", message, want)
 		}
 	}
 }

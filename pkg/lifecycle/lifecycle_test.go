@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -40,6 +41,8 @@ func TestMain(m *testing.M) {
 type export struct {
 	at       time.Time
 	values   map[string]float64 // of the first point of each metric, by scope/name
+	start    time.Time          // of the first point of the page's first counter
+	stamp    time.Time
 	resource map[string]string
 }
 
@@ -100,6 +103,7 @@ func (e *exporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) e
 			case metricdata.Gauge[float64]:
 				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
 			case metricdata.Sum[float64]:
+				x.start, x.stamp = data.DataPoints[0].StartTime, data.DataPoints[0].Time
 				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
 			case metricdata.Gauge[int64]:
 				x.values[scope.Scope.Name+" "+m.Name] = float64(data.DataPoints[0].Value)
@@ -399,6 +403,68 @@ func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
 			t.Errorf("a page that did not come had %v samples", got)
 		}
 	})
+}
+
+func TestAnEngineThatIsAwayForTenMinutesIsUpZeroAtEachInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 15 * time.Second})
+		m.Start()
+		time.Sleep(time.Second) // fake time
+		p.set(func(p *target) { p.err = syscall.ECONNREFUSED })
+		time.Sleep(10 * time.Minute)
+		p.set(func(p *target) { p.err = nil })
+		time.Sleep(15 * time.Second)
+		closeManager(t, m)
+		want := append([]float64{1}, make([]float64, 40)...) // ten minutes of zeros
+		want = append(want, 1, 1)
+		if got := ups(c.got()); !slices.Equal(got, want) {
+			t.Errorf("up was %v, want %v", got, want)
+		}
+	})
+}
+
+// TestAClockThatIsStepped... steps the wall clock by an hour, forward and back,
+// between collections: as many pages are read as intervals pass, each is exported
+// once, with the time that the clock showed, and no cumulative point begins after
+// it ends.
+func TestAClockThatIsSteppedLosesNothingAndHurriesNobody(t *testing.T) {
+	for name, step := range map[string]time.Duration{"forward": time.Hour, "back": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := &collector{}, &target{}
+				var offset atomic.Int64
+				// Round strips the monotonic reading, as a clock seen through a
+				// step has none that helps.
+				now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())).Round(0) }
+				m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second, Now: now})
+				begin := time.Now()
+				m.Start()
+				time.Sleep(25 * time.Second) // fake time
+				offset.Store(int64(step))
+				time.Sleep(20 * time.Second)
+				offset.Store(0)
+				time.Sleep(20 * time.Second)
+				closeManager(t, m)
+
+				if got, want := counts(c.got()), []float64{1, 2, 3, 4, 5, 6, 7, 8}; !slices.Equal(got, want) {
+					t.Errorf("the exports carried %v, want %v", got, want)
+				}
+				var at []time.Duration
+				for _, e := range c.got() {
+					at = append(at, e.stamp.Sub(begin))
+					if e.start.After(e.stamp) {
+						t.Errorf("a point from %v to %v", e.start, e.stamp)
+					}
+				}
+				s := time.Second
+				want := []time.Duration{0, 10 * s, 20 * s, 30*s + step, 40*s + step, 50 * s, 60 * s, 65 * s}
+				if !slices.Equal(at, want) {
+					t.Errorf("the points have the times %v, want %v", at, want)
+				}
+			})
+		})
+	}
 }
 
 func TestDroppedPointsAreCountedByReasonAndLoggedWhenItStartsAndEnds(t *testing.T) {

@@ -46,6 +46,9 @@ type Config struct {
 	// Dial connects to the target and hangs up; with it the [Manager] finds
 	// out that the engine left the plugin with a stale socket. nil never does.
 	Dial func(context.Context) error
+	// Now tells the time of a scrape; nil is time.Now. Durations are not
+	// measured by it.
+	Now func() time.Time
 	// Version is the version of the scopes.
 	Version string
 	// Logger is told of each change of state; nil is silent.
@@ -98,6 +101,9 @@ const (
 func newPipeline(ctx context.Context, cfg Config, stopping <-chan struct{}, scraped chan struct{}, newReader func(sdkmetric.Exporter, sdkmetric.Producer) sdkmetric.Reader) (*pipeline, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	exporter, err := cfg.Exporter(ctx)
 	if err != nil {
@@ -183,7 +189,7 @@ func (p *pipeline) observe(ctx context.Context, o metric.Observer) error {
 		}()
 	}
 
-	start := time.Now()
+	at, start := p.cfg.Now(), time.Now()
 	families, err := p.cfg.Scrape(ctx)
 	duration := time.Since(start)
 	if last {
@@ -199,9 +205,9 @@ func (p *pipeline) observe(ctx context.Context, o metric.Observer) error {
 	up := 1.0
 	if err != nil {
 		up = 0
-		p.result = p.translator.Missed(start)
+		p.result = p.translator.Missed(at)
 	} else {
-		p.result = p.translator.Translate(families, start)
+		p.result = p.translator.Translate(families, at)
 		p.describe(p.result.Resource)
 	}
 	p.report(err)
