@@ -3,7 +3,10 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -45,6 +48,36 @@ func TestWhatCollectsAndExportsHasNoPrivilege(t *testing.T) {
 			}
 			p.stdout.await(t, "msg=confined sandbox.capabilities=none")
 		})
+	}
+}
+
+func TestTheSpoolIsForItsOwnerAloneAndHoldsNoSecret(t *testing.T) {
+	spool := filepath.Join(shortDir(t), "spool")
+	p := start(t, []string{"OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS=authorization=topsecret", "SCRAPE_URL=" + startPage(t).url,
+		"SPOOL_DIR=" + spool, "OTEL_METRIC_EXPORT_INTERVAL=100ms"}, "run")
+	p.stderr.await(t, "they wait")
+	if info, err := os.Stat(spool); err != nil || info.Mode() != os.ModeDir|0o700 {
+		t.Errorf("the directory: %v, %v", info.Mode(), err)
+	}
+	requests, err := filepath.Glob(filepath.Join(spool, "*.pb.gz"))
+	if err != nil || len(requests) == 0 {
+		t.Fatalf("%q, %v", requests, err)
+	}
+	f, err := os.Open(requests[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%s: %v, %v", requests[0], info.Mode(), err)
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := io.ReadAll(z)
+	if err != nil || !bytes.Contains(request, []byte("reads_total")) || bytes.Contains(request, []byte("topsecret")) {
+		t.Errorf("the request is %q, %v", request, err)
 	}
 }
 
