@@ -101,7 +101,7 @@ func decodeText(ctx context.Context, page []byte, limits Limits) ([]*dto.MetricF
 
 // reader ends with ctx.
 type reader struct {
-	ctx context.Context //nolint:containedctx // of the one call that reads
+	ctx context.Context // of the one call that reads
 	io.Reader
 }
 
