@@ -56,6 +56,9 @@ func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
 		// no more often than servers allow a client without streams.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.WithDisableServiceConfig(), // no DNS TXT record configures this client
+		// An answer is a few words.
+		grpc.WithMaxHeaderListSize(64 << 10),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 10)),
 	}
 	if s.Gzip {
 		options = append(options, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
