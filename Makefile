@@ -1,6 +1,6 @@
 # What each target does: make help
 
-VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null | tr -cd "A-Za-z0-9.+-" | grep . || echo dev)
 COMMIT  ?= $(shell git describe --always --exclude '*' --dirty 2>/dev/null || echo unknown)
 PLUGIN  ?= otelmetrics:dev
 FUZZTIME ?= 30s

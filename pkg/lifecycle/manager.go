@@ -157,7 +157,18 @@ var over = func() <-chan struct{} {
 // run runs one pipeline after the one before is gone.
 func (m *Manager) run(r *run, before <-chan struct{}) {
 	defer close(r.done)
-	<-before
+	select {
+	case <-before:
+	default:
+		select {
+		case <-before:
+		case <-r.stop:
+			// Stopped before it began: the pipeline before makes the last
+			// collection. A storm of Start and Stop leaves one of each.
+			<-before
+			return
+		}
+	}
 
 	// The reader's ticks follow its creation, so the pipeline is built when
 	// its first collection is due. A Stop before that still collects once.

@@ -260,9 +260,12 @@ func (p *pipeline) report(err error) {
 	case p.state == failing:
 		p.cfg.Logger.Warn("the scrape failed; up is 0 until one succeeds", "error", err)
 	case before == unknown:
-		p.cfg.Logger.Info("the first page was read", "samples", p.result.Samples)
+		p.cfg.Logger.Info("the first page was read", "samples", p.result.Samples, "kept", p.result.Kept)
 	default:
-		p.cfg.Logger.Info("the scrape succeeds again", "samples", p.result.Samples)
+		p.cfg.Logger.Info("the scrape succeeds again", "samples", p.result.Samples, "kept", p.result.Kept)
+	}
+	if p.state == succeeding && p.state != before && p.result.Kept == 0 && p.result.Samples > 0 {
+		p.cfg.Logger.Warn("METRICS_INCLUDE and METRICS_EXCLUDE leave nothing of the page", "remedy", "they match whole names, as engine_daemon_.*")
 	}
 }
 
