@@ -77,12 +77,46 @@ func TestDeltaOfCounters(t *testing.T) {
 			{at: 10, proto: withCreated(3, 9), dropped: baseline},
 		},
 	}, {
-		name:  "a created timestamp that moves, but not to after the last page, is no reset",
+		name:  "a created timestamp that jitters is no reset, a decrease beside it is",
 		delta: true,
 		steps: []step{
 			{at: 10, proto: withCreated(3, 5), dropped: baseline},
-			{at: 20, proto: withCreated(4, 5.001), want: deltaSum("10..20 1")},
-			{at: 30, proto: withCreated(2, 4.999), want: deltaSum("20..30 2")},
+			{at: 20, proto: withCreated(4, 6), want: deltaSum("10..20 1")},
+			{at: 30, proto: withCreated(6, 5), want: deltaSum("20..30 2")},
+			{at: 40, proto: withCreated(7, 1), want: deltaSum("30..40 1")},
+			{at: 50, proto: withCreated(2, 1.5), want: deltaSum("40..50 2")},
+		},
+	}, {
+		name:  "one that jitters where the target's clock is ahead is none either",
+		delta: true,
+		steps: []step{
+			{at: 10, proto: withCreated(3, 40), dropped: baseline},
+			{at: 20, proto: withCreated(4, 40.001), want: deltaSum("10..20 1")},
+			{at: 30, proto: withCreated(6, 40.002), want: deltaSum("20..30 2")},
+		},
+	}, {
+		name:  "one that moved is a reset where the target's clock is behind",
+		delta: true,
+		steps: []step{
+			{at: 100, proto: withCreated(5, 1), dropped: baseline},
+			{at: 120, proto: withCreated(7, 82), want: deltaSum("100..120 7")}, // began at 112
+			{at: 130, proto: withCreated(8, 82), want: deltaSum("120..130 1")},
+		},
+	}, {
+		name:  "and where it is ahead",
+		delta: true,
+		steps: []step{
+			{at: 100, proto: withCreated(5, 1), dropped: baseline},
+			{at: 120, proto: withCreated(7, 142), want: deltaSum("100..120 7")}, // began at 112
+			{at: 130, proto: withCreated(8, 142), want: deltaSum("120..130 1")},
+		},
+	}, {
+		name:  "and where samples are dated later than they were made",
+		delta: true,
+		steps: []step{
+			{at: 100, proto: dated(1000, withCreated(5, 1)), dropped: baseline},
+			{at: 120, proto: dated(1020, withCreated(7, 112)), want: deltaSum("1000..1020 7")},
+			{at: 130, proto: dated(1030, withCreated(8, 112)), want: deltaSum("1020..1030 1")},
 		},
 	}, {
 		name:  "created after its own point: the baseline",
@@ -136,6 +170,16 @@ func TestDeltaOfCounters(t *testing.T) {
 			{at: 20, text: "# TYPE g gauge\ng 4\n", want: "g prometheus.type=gauge: gauge\n  {} -..20 4\n"},
 		},
 	}})
+}
+
+// dated dates the metrics of families.
+func dated(s float64, families []*dto.MetricFamily) []*dto.MetricFamily {
+	for _, mf := range families {
+		for _, m := range mf.GetMetric() {
+			m.TimestampMs = millis(s)
+		}
+	}
+	return families
 }
 
 func TestDeltaOfHistograms(t *testing.T) {
