@@ -42,6 +42,19 @@ func TestDeltaOfCounters(t *testing.T) {
 			{at: 50, text: typed + "a 10\n", want: deltaSum("20..50 3")},
 		},
 	}, {
+		name:  "neither does a gap of any length between two pages, with or without a missed scrape",
+		delta: true,
+		keep:  keep,
+		steps: []step{
+			{at: 10, text: typed + "a 5\n" + processStart(1), dropped: baseline},
+			{at: 20, text: typed + "a 7\n" + processStart(1), want: deltaSum("10..20 2")},
+			{at: 9e6, text: typed + "a 1000\n" + processStart(1), want: deltaSum("20..9e+06 993")},
+			{at: 9e6 + 10, want: deltaSum("-..9.00001e+06 no recorded value")},
+			{at: 18e6, text: typed + "a 2000\n" + processStart(1), want: deltaSum("9e+06..1.8e+07 1000")},
+			{at: 18e6 + 10, text: typed + "a 2001\n" + processStart(1), want: deltaSum("1.8e+07..1.800001e+07 1")},
+			{at: 27e6, text: typed + "a 3000\n" + processStart(20e6), want: deltaSum("2e+07..2.7e+07 3000")}, // restarted in the gap
+		},
+	}, {
 		name:  "neither do values that are no numbers",
 		delta: true,
 		steps: []step{
@@ -143,6 +156,14 @@ func TestDeltaOfCounters(t *testing.T) {
 				  {l="1"} 20..30 1
 				  {l="2"} -..30 no recorded value
 			`, dropped: baseline},
+		},
+	}, {
+		name:  "a reset in a gap is known by the created timestamp",
+		delta: true,
+		steps: []step{
+			{at: 10, proto: withCreated(5, 1), dropped: baseline},
+			{at: 9e6, proto: withCreated(1000, 100), want: deltaSum("100..9e+06 1000")},
+			{at: 9e6 + 10, proto: withCreated(1001, 100), want: deltaSum("9e+06..9.00001e+06 1")},
 		},
 	}, {
 		name:  "samples with their own times",

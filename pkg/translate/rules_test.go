@@ -1296,6 +1296,25 @@ func TestRule21_TargetInfoIsResource(t *testing.T) {
 				  {os_type="linux" version="1"} -..10 1
 			`,
 		}},
+	}, {
+		name: "what an SDK says of itself by default is left out, what it was told is not",
+		steps: []step{
+			{
+				at:   10,
+				text: `target_info{service_name="unknown_service:dockerd",telemetry_sdk_language="go",telemetry_sdk_name="opentelemetry",telemetry_sdk_version="1.21.0"} 1` + "\n",
+				want: "",
+			},
+			{
+				at:   20,
+				text: `target_info{deployment_environment="prod",service_name="unknown_service",telemetry_sdk_language="go"} 1` + "\n",
+				want: "resource {deployment_environment=\"prod\"}\n",
+			},
+			{
+				at:   30,
+				text: `target_info{service_name="unknown_services",telemetry_sdk="x"} 1` + "\n",
+				want: "resource {service_name=\"unknown_services\" telemetry_sdk=\"x\"}\n",
+			},
+		},
 	}})
 }
 
