@@ -3,6 +3,7 @@ package translate
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 	"go.opentelemetry.io/otel/attribute"
@@ -56,7 +57,11 @@ func resourceOf(families []*dto.MetricFamily) []attribute.KeyValue {
 	}
 	for _, mf := range families {
 		if mf.GetName() == targetInfo {
-			eachLabel(mf, func(name, value string) { values[name] = value })
+			eachLabel(mf, func(name, value string) {
+				if !isSDKDefault(name, value) {
+					values[name] = value
+				}
+			})
 		}
 	}
 	if len(values) == 0 {
@@ -67,6 +72,22 @@ func resourceOf(families []*dto.MetricFamily) []attribute.KeyValue {
 		attrs = append(attrs, attribute.String(key, values[key]))
 	}
 	return attrs
+}
+
+// isSDKDefault reports whether a label of target_info is what an OpenTelemetry
+// SDK says of itself where nobody told it anything, as in engines 26.0 and
+// 26.1. To a backend that writes a dot as an underscore, service_name is
+// service.name, and unknown_service would stand beside or in place of the
+// service's real name.
+func isSDKDefault(name, value string) bool {
+	switch name {
+	case "service_name":
+		return value == "unknown_service" || strings.HasPrefix(value, "unknown_service:")
+	case "telemetry_sdk_language", "telemetry_sdk_name", "telemetry_sdk_version":
+		return true
+	default:
+		return false
+	}
 }
 
 // eachLabel calls f with the labels of the metrics of an info family.
