@@ -134,7 +134,7 @@ var known = []struct {
 	// Faults of this side: no request left it.
 	{"headers_file", "make the file of OTEL_EXPORTER_OTLP_HEADERS_FILE readable by root, one name=value a line: in a plugin it must be below /var/lib/otelmetricsplugin",
 		[]string{"OTEL_EXPORTER_OTLP_HEADERS_FILE: "}},
-	{"tls_file", "make the PEM file readable by root, and name its path as the plugin sees it: in a plugin it must be below /var/lib/otelmetricsplugin",
+	{"tls_file", "make the PEM file readable by root; in a plugin its path begins with /var/lib/otelmetricsplugin",
 		[]string{"authentication handshake failed: authorities: ", "authentication handshake failed: client certificate "}},
 	{"permission_denied", "the socket must be writable for root without capabilities: start the Collector as root, or give the socket mode 0666",
 		[]string{"connect: permission denied"}},

@@ -83,7 +83,7 @@ func TestExplainNamesWhatIsWrongAndItsCure(t *testing.T) {
 		handshake = `connection error: desc = "transport: authentication handshake failed: `
 		dialing   = `connection error: desc = "transport: Error while dialing: dial `
 		headers   = "make the file of OTEL_EXPORTER_OTLP_HEADERS_FILE readable by root, one name=value a line: in a plugin it must be below /var/lib/otelmetricsplugin"
-		pem       = "make the PEM file readable by root, and name its path as the plugin sees it: in a plugin it must be below /var/lib/otelmetricsplugin"
+		pem       = "make the PEM file readable by root; in a plugin its path begins with /var/lib/otelmetricsplugin"
 	)
 	for _, c := range []struct {
 		err            error
