@@ -29,7 +29,7 @@ plugin-dir: # build/plugin, what `docker plugin create` takes
 	GOOS=linux $(GO_BUILD) -o build/plugin/rootfs/ ./cmd/otelmetricsplugin
 
 .PHONY: plugin
-plugin: plugin-dir ## the managed plugin $(PLUGIN) in the local engine; replaces a disabled one
+plugin: build plugin-dir ## the managed plugin $(PLUGIN) in the local engine; replaces a disabled one
 	scripts/plugin.sh $(PLUGIN) build/plugin
 
 .PHONY: demo

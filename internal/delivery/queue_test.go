@@ -301,7 +301,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedRejected: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "InvalidArgument", "message": "bad metric", "points": 7.0}},
+				"answer": "InvalidArgument", "message": "bad metric",
+				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
 		"Unauthenticated": {
 			func(int, *request) (*response, error) {
@@ -309,7 +310,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedRejected: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "Unauthenticated", "message": "no such token", "points": 7.0}},
+				"answer": "Unauthenticated", "message": "no such token",
+				"remedy": "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost", "points": 7.0}},
 		},
 		"ResourceExhausted without RetryInfo": {
 			func(int, *request) (*response, error) {
@@ -317,7 +319,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedRejected: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "ResourceExhausted", "message": "quota", "points": 7.0}},
+				"answer": "ResourceExhausted", "message": "quota",
+				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
 		"partial success": {
 			func(int, *request) (*response, error) {
@@ -325,7 +328,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedPartialSuccess: 30},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "three are bad", "points": 3.0}},
+				"answer": "partial success", "message": "three are bad",
+				"remedy": "the Collector's own log says why", "points": 3.0}},
 		},
 		"partial success of more than there was": {
 			func(int, *request) (*response, error) {
@@ -333,7 +337,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedPartialSuccess: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "", "points": 7.0}},
+				"answer": "partial success", "message": "",
+				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
 		"partial success of none is a warning": {
 			func(int, *request) (*response, error) {
@@ -341,7 +346,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "use fewer labels", "points": 0.0}},
+				"answer": "partial success", "message": "use fewer labels",
+				"remedy": "the Collector's own log says why", "points": 0.0}},
 		},
 		"too large by a single point": {
 			func(_ int, req *request) (*response, error) {
@@ -352,7 +358,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedTooLarge: 10},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "too large", "message": "grpc: received message larger than max (5 vs. 4)", "points": 1.0}},
+				"answer": "too large", "message": "grpc: received message larger than max (5 vs. 4)",
+				"remedy": "raise the Collector's max_recv_msg_size_mib", "points": 1.0}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -214,7 +214,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 			q.log.Info("the Collector accepts all data points again", "dropped_points", points)
 		}
 	case tooLarge:
-		q.refused(DroppedTooLarge, it.points, "too large", message)
+		q.refused(DroppedTooLarge, it.points, tooLargeAnswer, message)
 	case rejected:
 		q.refused(DroppedRejected, it.points, status.Code(err).String(), message)
 	}
@@ -225,7 +225,8 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 func (q *Queue) refused(reason string, points int, answer, message string) {
 	q.drop(reason, points)
 	if q.states.refusal.begin(answer, points) {
-		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", clip(message), "points", points)
+		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", clip(message),
+			"remedy", mend(answer, message), "points", points)
 	}
 }
 
