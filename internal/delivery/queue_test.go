@@ -655,11 +655,11 @@ func TestAcceptIsSafeForConcurrentUse(t *testing.T) {
 }
 
 // TestMemoryIsFlatOverAWeekWithoutACollector has the size of the real page and
-// a spool that is full after a day.
+// a spool that is full within a day.
 func TestMemoryIsFlatOverAWeekWithoutACollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{}
-		q := open(t, Config{Conn: h.conn(t), Dir: t.TempDir(), MaxBytes: 8 << 20,
+		q := open(t, Config{Conn: h.conn(t), Dir: t.TempDir(), MaxBytes: 4 << 20,
 			MaxBackoff: 5 * time.Minute}) // most of the work is in the probes
 		req := realPage(t)
 		var first, most uint64
@@ -689,7 +689,7 @@ func TestMemoryIsFlatOverAWeekWithoutACollector(t *testing.T) {
 		}
 		s := q.Stats()
 		points := int64(countPoints(req))
-		if s.Dropped[DroppedQueueFull] == 0 || s.Dropped[DroppedQueueFull]+s.QueuedPoints != int64(days)*288*points || s.DiskBytes > 8<<20 {
+		if s.Dropped[DroppedQueueFull] == 0 || s.Dropped[DroppedQueueFull]+s.QueuedPoints != int64(days)*288*points || s.DiskBytes > 4<<20 {
 			t.Errorf("%+v", s)
 		}
 		h.mu.Lock()
