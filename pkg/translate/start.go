@@ -89,7 +89,7 @@ func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c ch
 	lastCreated, lastTime := s.created, s.time
 	first := !s.observed
 	s.observed, s.created, s.time = true, created, ts
-	if created != 0 && (lastCreated == 0 || max(created-s.start, s.start-created) > createdJitter) {
+	if created != 0 && (first || lastCreated == 0 || max(created-s.start, s.start-created) > createdJitter) {
 		s.start = created
 	}
 	moved := created-lastCreated > createdJitter
