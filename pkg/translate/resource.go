@@ -67,11 +67,45 @@ func resourceOf(families []*dto.MetricFamily) []attribute.KeyValue {
 	if len(values) == 0 {
 		return nil
 	}
-	attrs := make([]attribute.KeyValue, 0, len(values))
-	for _, key := range slices.Sorted(maps.Keys(values)) {
+	attrs := make([]attribute.KeyValue, 0, min(len(values), maxResource))
+	size := 0
+	for _, key := range slices.SortedFunc(maps.Keys(values), engineFirst) {
+		size += len(key) + len(values[key])
+		if len(attrs) == maxResource || size > maxResourceBytes {
+			break
+		}
 		attrs = append(attrs, attribute.String(key, values[key]))
 	}
+	slices.SortFunc(attrs, func(a, b attribute.KeyValue) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	return attrs
+}
+
+// A resource is repeated in every request of a page that is split, so what a
+// page may put into it is bounded. An honest one has a few hundred bytes.
+const (
+	maxResource      = 128 // attributes
+	maxResourceBytes = 16 << 10
+)
+
+// engineFirst orders the keys of a resource: what the engine says of itself is
+// the last to go.
+func engineFirst(a, b string) int {
+	if x, y := isEngine(a), isEngine(b); x != y {
+		if x {
+			return -1
+		}
+		return 1
+	}
+	return strings.Compare(a, b)
+}
+
+func isEngine(key string) bool {
+	for _, k := range engineAttributes {
+		if k == key {
+			return true
+		}
+	}
+	return false
 }
 
 // isSDKDefault reports whether a label of target_info is what an OpenTelemetry

@@ -52,8 +52,8 @@ func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) 
 	f.series, f.old = slices.Grow(f.old[:0], len(mf.GetMetric())), f.series
 	f.next = 0
 	f.expect = len(mf.GetMetric())
-	f.unit = unit(mf.GetUnit())
-	f.description = validUTF8(mf.GetHelp())
+	f.unit = unit(cut(mf.GetUnit(), maxUnit))
+	f.description = validUTF8(cut(mf.GetHelp(), maxHelp))
 }
 
 // sharedBounds returns bounds as they may be kept.
