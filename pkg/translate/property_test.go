@@ -138,7 +138,7 @@ func newSource(seed uint64) *source {
 				series.counts = make([]uint64, 16)
 				series.schema = 3
 			}
-			s.observe(&series, 20)
+			s.observe(&series)
 			s.series = append(s.series, &series)
 		}
 	}
@@ -159,9 +159,9 @@ func (s *source) someType() (typ dto.MetricType, native bool) {
 	}
 }
 
-// observe lets the series count up to n observations.
-func (s *source) observe(series *sourceSeries, n int) {
-	for range s.IntN(n + 1) {
+// observe lets the series count up to 20 observations.
+func (s *source) observe(series *sourceSeries) {
+	for range s.IntN(21) {
 		series.counts[s.IntN(len(series.counts))]++
 		series.sum += float64(s.IntN(100))
 	}
@@ -218,7 +218,7 @@ func (s *source) tick() (missed bool) {
 		if series.family == changed && (series.typ != typ || series.native != native) {
 			series.typ, series.native = typ, native
 			series.begin(between)
-			s.observe(series, 20)
+			s.observe(series)
 			continue
 		}
 		if s.IntN(12) == 0 && series.typ != dto.MetricType_GAUGE && !s.restarted {
@@ -229,7 +229,7 @@ func (s *source) tick() (missed bool) {
 			series.coarsen()
 		}
 		if s.IntN(4) != 0 {
-			s.observe(series, 20)
+			s.observe(series)
 		}
 	}
 	return missed
@@ -240,7 +240,7 @@ func (s *source) reset(series *sourceSeries, at time.Time, missed bool) {
 	if s.created {
 		if series.seenToBegin(at) {
 			series.begin(at)
-			s.observe(series, 20)
+			s.observe(series)
 		}
 		return
 	}

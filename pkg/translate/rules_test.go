@@ -410,6 +410,21 @@ d 1
 			{at: 60, proto: withCreated(9, 1.1), want: cumulative("1.1..60 9")}, // a reset
 		},
 	}, {
+		name: "of another type, whatever that of the type before was",
+		steps: []step{
+			{at: 10, proto: withCreated(5, 1), want: cumulative("1..10 5")},
+			{
+				at: 20,
+				proto: []*dto.MetricFamily{family("a", dto.MetricType_SUMMARY, &dto.Metric{Summary: &dto.Summary{
+					SampleCount: proto.Uint64(4), CreatedTimestamp: created(1.5),
+				}})},
+				want: `
+					a prometheus.type=summary: summary
+					  {} 1.5..20 count=4 sum=0
+				`,
+			},
+		},
+	}, {
 		name: "a created timestamp that did not is none, not even of a new process",
 		keep: keep,
 		steps: []step{
