@@ -105,6 +105,24 @@ func broken(message string) bool {
 	return false
 }
 
+// mend says what a person can do about an answer that refuses data for good.
+func mend(answer, message string) string {
+	switch answer {
+	case codes.Unauthenticated.String(), codes.PermissionDenied.String():
+		return "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
+	case codes.Unimplemented.String():
+		switch {
+		case strings.Contains(message, "Decompressor"):
+			return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
+		case strings.Contains(message, "unknown service"):
+			return "what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"
+		}
+	case tooLargeAnswer:
+		return "raise the Collector's max_recv_msg_size_mib"
+	}
+	return "the Collector's own log says why"
+}
+
 // explain names the reason for an attempt that is repeated, short and the same
 // for the same state, and what a person can do about it.
 func explain(err error) (reason, remedy string) {
@@ -163,24 +181,6 @@ var known = []struct {
 		[]string{"error reading server preface", "http2: frame too large"}},
 	{"no_route", "there is no way to the Collector's host: look at the network",
 		[]string{"no route to host", "network is unreachable"}},
-}
-
-// mend says what a person can do about an answer that refuses data for good.
-func mend(answer, message string) string {
-	switch answer {
-	case codes.Unauthenticated.String(), codes.PermissionDenied.String():
-		return "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
-	case codes.Unimplemented.String():
-		switch {
-		case strings.Contains(message, "Decompressor"):
-			return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
-		case strings.Contains(message, "unknown service"):
-			return "what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"
-		}
-	case tooLargeAnswer:
-		return "raise the Collector's max_recv_msg_size_mib"
-	}
-	return "the Collector's own log says why"
 }
 
 // clip shortens a server's message for the log.
