@@ -54,7 +54,7 @@ func newConfig(s *settings.Settings, logger *slog.Logger, send export.Send) (cfg
 	return lifecycle.Config{
 		Scrape: scraper.Scrape,
 		Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-			return export.New(ctx, send, s.Temporality, s.Timeout)
+			return export.New(ctx, send, s.Temporality)
 		},
 		Interval: s.Interval,
 		Keep:     s.Keep,

@@ -696,7 +696,7 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l)
 	q := open(t, Config{Conn: dial(t, l.Addr().String(), grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))), Dir: t.TempDir()})
-	exporter, err := export.New(t.Context(), q.Accept, sdkmetric.CumulativeTemporalitySelector, time.Second)
+	exporter, err := export.New(t.Context(), q.Accept, sdkmetric.CumulativeTemporalitySelector)
 	if err != nil {
 		t.Fatal(err)
 	}

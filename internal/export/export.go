@@ -21,6 +21,7 @@ import (
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -74,8 +75,11 @@ func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
 type Send func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) error
 
 // New returns an otlpmetricgrpc exporter that gives each request, finished by
-// the translation, to send. It never opens a connection of its own.
-func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelector, timeout time.Duration) (sdkmetric.Exporter, error) {
+// the translation, to send, once and whatever its size. It never opens a
+// connection of its own: timeouts, repetitions and limits of size are those of
+// whoever sends. What was collected reaches send also when the ctx of Export has
+// ended meanwhile.
+func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelector) (sdkmetric.Exporter, error) {
 	// The exporter accepts a connection, not a client; its requests are taken
 	// off before they reach the connection, which is never dialled.
 	conn, err := grpc.NewClient("passthrough:///taken-off",
@@ -94,23 +98,32 @@ func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelect
 	exporter, err := otlpmetricgrpc.New(ctx,
 		otlpmetricgrpc.WithGRPCConn(conn),
 		otlpmetricgrpc.WithTemporalitySelector(temporality),
-		otlpmetricgrpc.WithTimeout(timeout),
+		otlpmetricgrpc.WithTimeout(0),        // nothing here waits for the network
+		otlpmetricgrpc.WithMaxRequestSize(0), // 64 MiB otherwise, beyond which all is lost; the sender splits
+		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{Enabled: false}),
 	)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &closing{exporter, conn}, nil
+	return &handOver{exporter, conn}, nil
 }
 
-// closing closes the exporter's connection with the exporter, which does not
-// close what it was given.
-type closing struct {
+// handOver is an exporter that only hands over.
+type handOver struct {
 	*otlpmetricgrpc.Exporter
 	conn *grpc.ClientConn
 }
 
-func (c *closing) Shutdown(ctx context.Context) error {
-	return errors.Join(c.Exporter.Shutdown(ctx), c.conn.Close())
+// Export does not heed the end of ctx: the SDK's exporter would throw away what
+// a collection left no time for.
+func (h *handOver) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
+	return h.Exporter.Export(context.WithoutCancel(ctx), rm)
+}
+
+// Shutdown also closes the connection, which the exporter does not: it was
+// given it.
+func (h *handOver) Shutdown(ctx context.Context) error {
+	return errors.Join(h.Exporter.Shutdown(ctx), h.conn.Close())
 }
 
 // tlsFiles are transport credentials that read their files at each handshake: a

@@ -358,10 +358,12 @@ func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
 func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
 	var got *colmetricpb.ExportMetricsServiceRequest
 	var answer error
+	calls := 0
 	exporter, err := export.New(t.Context(), func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
 		got = proto.CloneOf(req)
+		calls++
 		return answer
-	}, sdkmetric.DeltaTemporalitySelector, time.Second)
+	}, sdkmetric.DeltaTemporalitySelector)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,9 +379,21 @@ func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
 	if name := got.GetResourceMetrics()[0].GetScopeMetrics()[0].GetMetrics()[0].GetName(); name != "m" {
 		t.Errorf("the request is %v", got)
 	}
-	answer = status.Error(codes.InvalidArgument, "no")
-	if err := exporter.Export(t.Context(), rm); err == nil || !strings.Contains(err.Error(), "no") {
-		t.Errorf("the error is %v", err)
+	got = nil
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := exporter.Export(ended, rm); err != nil || got == nil {
+		t.Errorf("with a context that has ended %v is handed over, %v", got, err)
+	}
+	// Unavailable is what the SDK's exporter would repeat by itself for a minute.
+	for i, code := range []codes.Code{codes.InvalidArgument, codes.Unavailable} {
+		answer = status.Error(code, "no")
+		if err := exporter.Export(t.Context(), rm); err == nil || !strings.Contains(err.Error(), "no") {
+			t.Errorf("the error is %v", err)
+		}
+		if calls != 3+i {
+			t.Errorf("handed over %d times for %d exports", calls, 3+i)
+		}
 	}
 	if err := exporter.Shutdown(t.Context()); err != nil {
 		t.Error(err)
