@@ -86,7 +86,7 @@ func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger,
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	queue, err := delivery.Open(delivery.Config{
-		Conn: conn, Dir: s.SpoolDir, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger,
+		Conn: conn, Dir: s.SpoolDir, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger, Redact: conn.Redact,
 	})
 	if err != nil {
 		return err

@@ -192,7 +192,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 	if what == tooLarge && it.points > 1 {
 		if limit := max(len(data)/2, minLimit); limit < min(q.limit, len(data)) {
 			q.limit = limit
-			q.log.Info("the Collector refuses a request for its size: smaller ones are sent", "bytes", len(data), "max_bytes", limit, "message", clip(message))
+			q.log.Info("the Collector refuses a request for its size: smaller ones are sent", "bytes", len(data), "max_bytes", limit, "message", q.quote(message))
 		}
 		limit := min(len(data)/2, q.limit)
 		q.mu.Unlock()
@@ -225,7 +225,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 func (q *Queue) refused(reason string, points int, answer, message string) {
 	q.drop(reason, points)
 	if q.states.refusal.begin(answer, points) {
-		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", clip(message), "points", points)
+		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", q.quote(message), "points", points)
 	}
 }
 
@@ -240,7 +240,7 @@ func (q *Queue) failed(err error) bool {
 	reason, remedy := explain(err)
 	if q.states.away.begin(reason) {
 		q.log.Warn("the Collector does not take requests: they wait", "reason", reason, "remedy", remedy,
-			"error", clip(err.Error()), "requests", len(q.items))
+			"error", q.quote(err.Error()), "requests", len(q.items))
 	}
 	q.count.Retries++
 	return !q.ended || q.held > 0
