@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"syscall"
 	"time"
@@ -37,6 +38,8 @@ func (q *Queue) deliver() {
 	var (
 		failures int       // in a row
 		next     time.Time // of an item that waited: not before
+		unread   *item     // whose file could not be read
+		reads    int       // of it, in a row
 	)
 	for {
 		it := q.take()
@@ -44,17 +47,20 @@ func (q *Queue) deliver() {
 			return
 		}
 		data, waited, err := q.load(it)
-		switch {
-		case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE): // no fault of the file
-			failures++
-			if !q.failed(err) || !q.backOff(failures, 0) {
-				return
+		if err != nil {
+			if it != unread {
+				unread, reads = it, 0
+			}
+			if reads++; heals(err, reads) {
+				if !q.unreadable(err) || !q.backOff(reads, 0) {
+					return
+				}
+			} else {
+				q.damaged(it, err)
 			}
 			continue
-		case err != nil:
-			q.damaged(it, err)
-			continue
 		}
+		unread = nil
 		if waited && !q.pause(time.Until(next)) {
 			q.release()
 			return
@@ -116,22 +122,56 @@ func (q *Queue) release() {
 // load returns the serialised request of it, and whether it had to wait.
 func (q *Queue) load(it *item) (data []byte, waited bool, err error) {
 	q.mu.Lock()
-	data, waited = it.data, it.packed || !it.inMemory()
-	if !it.inMemory() {
+	spooled := !it.inMemory()
+	data, waited = it.data, it.packed || spooled
+	if spooled {
 		data, err = q.spool.read(it)
 	}
 	q.mu.Unlock()
 	if err == nil && waited {
 		data, err = unpack(data)
 	}
-	if err == nil && waited {
+	if err == nil && spooled {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if points, ended := q.states.damaged.end(); ended {
+		points, damaged := q.states.damaged.end()
+		if _, unread := q.states.unread.end(); damaged || unread {
 			q.log.Info("the spool can be read again", "dropped_points", points)
 		}
 	}
 	return data, waited, err
+}
+
+// maxReads is how often in a row a file is read that cannot be read, which is
+// over two minutes with the default pauses.
+const maxReads = 10
+
+// heals reports whether a file that could not be read so many times in a row is
+// worth another try. What the whole process or machine lacks is not the file's
+// fault; a disk that fails may be.
+func heals(err error, reads int) bool {
+	switch {
+	case errors.Is(err, errDamaged) || errors.Is(err, fs.ErrNotExist):
+		return false
+	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM):
+		return true
+	}
+	return reads < maxReads
+}
+
+// unreadable notes that the spool could not be read and will be tried again. It
+// reports false when it will not be: the queue is closing, and the next start
+// goes on from the disk.
+func (q *Queue) unreadable(err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sending = nil
+	q.settle()
+	if q.states.unread.begin(0) {
+		q.log.Warn("the spool cannot be read: what waits there is delivered later", "dir", q.cfg.Dir, "error", err,
+			"remedy", "look at the disk and at the limit of open files; it is tried again")
+	}
+	return !q.ended || q.held > 0
 }
 
 // damaged gives up a request that cannot be read back.

@@ -8,7 +8,8 @@ type states struct {
 	disk    condition // the spool cannot be written
 	full    condition // the oldest is dropped for want of space
 	unfit   condition // data points that cannot be sent are dropped
-	damaged condition // files of the spool cannot be read
+	damaged condition // files of the spool are damaged
+	unread  condition // the spool cannot be read at the moment
 	away    away      // the Collector does not take requests
 	refusal refusal   // the Collector refuses data points for good
 }
