@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -335,13 +336,16 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
 				"answer": "partial success", "message": "", "points": 7.0}},
 		},
-		"partial success of none is a warning": {
-			func(int, *request) (*response, error) {
-				return &response{PartialSuccess: partial(0, "use fewer labels")}, nil
+		"partial success of less than none": {
+			func(n int, _ *request) (*response, error) {
+				if n == 1 {
+					return &response{PartialSuccess: partial(1, "one")}, nil
+				}
+				return &response{PartialSuccess: partial(math.MinInt64, "")}, nil
 			},
-			map[string]int64{},
+			map[string]int64{DroppedPartialSuccess: 1},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "use fewer labels", "points": 0.0}},
+				"answer": "partial success", "message": "one", "points": 1.0}},
 		},
 		"too large by a single point": {
 			func(_ int, req *request) (*response, error) {
@@ -394,6 +398,37 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The OTLP specification, "Partial Success": with a message and no rejected
+// points the server accepted all and warns.
+func TestAPartialSuccessThatRefusesNothingIsAWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, c, want := logs{}, newCollector(), ledger{}
+		c.answer = func(n int, _ *request) (*response, error) {
+			return &response{PartialSuccess: partial(int64(-n%2), "use fewer labels")}, nil
+		}
+		q := open(t, Config{Conn: to(c), Dir: t.TempDir(), Logger: log.logger()})
+		for scrape := range 10 + calm {
+			if scrape == 10 {
+				c.script(nil)
+			}
+			accept(t, q, want, page(scrape, 7))
+			time.Sleep(time.Second)
+		}
+		s := drained(t, q)
+		compare(t, want, c.held)
+		if s.DeliveredPoints != 7*(10+calm) || len(dropped(s)) != 0 {
+			t.Errorf("%+v", s)
+		}
+		wantLog := []map[string]any{
+			{"level": "WARN", "msg": "the Collector warns: it accepts all data points", "message": "use fewer labels"},
+			{"level": "INFO", "msg": "the Collector warns no more"},
+		}
+		if got := log.records(); !slices.EqualFunc(got, wantLog, maps.Equal) {
+			t.Errorf("log: %v", got)
+		}
+	})
 }
 
 func TestTooLargeForTheCollectorIsHalvedInPlaceAndLearned(t *testing.T) {

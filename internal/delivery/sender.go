@@ -248,10 +248,17 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 		q.count.DeliveredRequests++
 		q.count.DeliveredPoints += int64(it.points - refused)
 		q.count.LastSuccess = time.Now()
-		if refused > 0 || p.GetErrorMessage() != "" { // without a number it is a warning
+		if refused > 0 {
 			q.refused(DroppedPartialSuccess, refused, "partial success", p.GetErrorMessage())
 		} else if points, ended := q.states.refusal.end(); ended {
 			q.log.Info("the Collector accepts all data points again", "dropped_points", points)
+		}
+		if refused == 0 && p.GetErrorMessage() != "" {
+			if q.states.warning.begin("", 0) {
+				q.log.Warn("the Collector warns: it accepts all data points", "message", q.quote(p.GetErrorMessage()))
+			}
+		} else if _, ended := q.states.warning.end(); ended {
+			q.log.Info("the Collector warns no more")
 		}
 	case tooLarge:
 		q.refused(DroppedTooLarge, it.points, "too large", message)
