@@ -166,6 +166,7 @@ type Queue struct {
 
 	registered metric.Registration // of the last Register; nil for none
 	observed   Stats               // what its instruments were last given
+	told       Stats               // what they were given for a request that was accepted
 }
 
 // Open returns a running Queue, with what an earlier one left in cfg.Dir. It
@@ -219,6 +220,7 @@ func (q *Queue) Accept(_ context.Context, req *colmetricpb.ExportMetricsServiceR
 		q.mu.Unlock()
 		return ErrClosed
 	}
+	q.told = q.observed
 	q.diskReady() // what a disk that has recovered holds is older
 	limit, idle := q.limit, q.well && len(q.items) == 0
 	q.mu.Unlock()
@@ -520,7 +522,7 @@ func (q *Queue) shutdown(ctx context.Context) error {
 	q.cancel()
 	<-q.done
 
-	err := q.unregister()
+	err := q.unregister(ctx)
 	q.accepting.Lock() // an Accept that came before
 	defer q.accepting.Unlock()
 	q.mu.Lock()

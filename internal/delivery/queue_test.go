@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/grpc"
@@ -790,19 +791,35 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 		t.Errorf("measured %v\nwant %v", got, want)
 	}
 
-	// The meter of a second pipeline counts on from there.
+	// That collection was thrown away, like the last of a provider that is shut
+	// down. The meter of a second pipeline tells it again, and that of a third
+	// counts on from what was exported.
 	again := sdkmetric.NewManualReader()
-	second := sdkmetric.NewMeterProvider(sdkmetric.WithReader(again))
-	if err := q.Register(second.Meter("test")); err != nil {
-		t.Fatal(err)
-	}
-	rm = metricdata.ResourceMetrics{}
-	if err := again.Collect(t.Context(), &rm); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range rm.ScopeMetrics[0].Metrics {
-		if d, ok := m.Data.(metricdata.Sum[int64]); ok && d.IsMonotonic && d.DataPoints[0].Value != 0 {
-			t.Errorf("%s begins with %d, which the first meter has told", m.Name, d.DataPoints[0].Value)
+	for i, want := range []map[string]int64{
+		{"delivered.requests": 1, "delivered.points": int64(c.held.points())},
+		{"delivered.requests": 1, "delivered.points": 7},
+	} {
+		if i > 0 { // the request with what the second meter told
+			accept(t, q, nil, page(1, 7))
+			await(q, func(s Stats) bool { return s.DeliveredRequests > 1 })
+			again = sdkmetric.NewManualReader()
+		}
+		provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(again))
+		if err := q.Register(provider.Meter("test")); err != nil {
+			t.Fatal(err)
+		}
+		rm = metricdata.ResourceMetrics{}
+		if err := again.Collect(t.Context(), &rm); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]int64{}
+		for _, m := range rm.ScopeMetrics[0].Metrics {
+			if d, ok := m.Data.(metricdata.Sum[int64]); ok && d.IsMonotonic && d.DataPoints[0].Value != 0 {
+				got[strings.TrimPrefix(m.Name, "otelmetricsplugin.delivery.")] = d.DataPoints[0].Value
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("meter %d tells %v, want %v", i+2, got, want)
 		}
 	}
 	if err := reader.Collect(t.Context(), &rm); err != nil || len(rm.ScopeMetrics) != 0 {
@@ -820,6 +837,36 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 	drained(t, q)
 	wg.Wait()
 	_ = provider.Shutdown(t.Context()) // its last export finds the queue closed
+}
+
+func TestCloseDoesNotWaitForACollectionThatHangs(t *testing.T) {
+	q := open(t, Config{Conn: nowhere, Dir: t.TempDir()})
+	reader := sdkmetric.NewManualReader()
+	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test")
+	hangs, release := make(chan struct{}), make(chan struct{})
+	gauge, err := meter.Int64ObservableGauge("hangs", metric.WithInt64Callback(func(context.Context, metric.Int64Observer) error {
+		close(hangs)
+		<-release
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(gauge, err)
+	}
+	if err := q.Register(meter); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var rm metricdata.ResourceMetrics
+		_ = reader.Collect(context.Background(), &rm)
+	})
+	<-hangs
+	accept(t, q, nil, page(1, 3))
+	if err := q.Close(ended()); err != nil || q.Stats().QueuedPoints != 3 {
+		t.Errorf("%v, %+v", err, q.Stats())
+	}
+	close(release)
+	wg.Wait()
 }
 
 // TestRandomFaults lets everything happen in any order, and compares.
