@@ -54,7 +54,7 @@ func newConfig(s *settings.Settings, logger *slog.Logger, send export.Send) (cfg
 	return lifecycle.Config{
 		Scrape: scraper.Scrape,
 		Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-			return export.New(ctx, send, s.Temporality, s.Timeout)
+			return export.New(ctx, send, s.Temporality)
 		},
 		Interval: s.Interval,
 		Keep:     s.Keep,
@@ -86,7 +86,7 @@ func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger,
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	queue, err := delivery.Open(delivery.Config{
-		Conn: conn, Dir: s.SpoolDir, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger,
+		Conn: conn, Dir: s.SpoolDir, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger, Redact: conn.Redact,
 	})
 	if err != nil {
 		return err

@@ -183,7 +183,15 @@ var known = []struct {
 		[]string{"no route to host", "network is unreachable"}},
 }
 
-// clip shortens a server's message for the log.
+// quote makes of a server's or the connection's text what may be logged.
+func (q *Queue) quote(text string) string {
+	if q.cfg.Redact != nil {
+		text = q.cfg.Redact(text) // before it is cut: half a secret is not found
+	}
+	return clip(text)
+}
+
+// clip shortens a message for the log.
 func clip(s string) string {
 	const most = 300
 	if len(s) > most {
