@@ -54,7 +54,7 @@ func TestMemoryIsFlatOverASimulatedWeekWithoutACollector(t *testing.T) {
 				return scrape.Decode(page, expfmt.NewFormat(expfmt.TypeProtoDelim), scrape.Limits{Samples: scrape.DefaultMaxSamples, LabelBytes: scrape.DefaultMaxLabelBytes})
 			},
 			Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-				return export.New(ctx, queue.Accept, sdkmetric.CumulativeTemporalitySelector, 10*time.Second)
+				return export.New(ctx, queue.Accept, sdkmetric.CumulativeTemporalitySelector)
 			},
 			Interval:    time.Hour,
 			Instruments: queue.Register,

@@ -69,7 +69,7 @@ func newConfig(s *settings.Settings, scraper *scrape.Scraper, logger *slog.Logge
 	return lifecycle.Config{
 		Scrape: scraper.Scrape,
 		Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-			return export.New(ctx, send, s.Temporality, s.Timeout)
+			return export.New(ctx, send, s.Temporality)
 		},
 		Interval: s.Interval,
 		Keep:     s.Keep,
@@ -109,7 +109,7 @@ func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger,
 		spool = filepath.Join(spool, spoolName)
 	}
 	queue, err := delivery.Open(delivery.Config{
-		Conn: conn, Dir: spool, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger,
+		Conn: conn, Dir: spool, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger, Redact: conn.Redact,
 	})
 	if err != nil {
 		return err

@@ -105,6 +105,24 @@ func broken(message string) bool {
 	return false
 }
 
+// mend says what a person can do about an answer that refuses data for good.
+func mend(answer, message string) string {
+	switch answer {
+	case codes.Unauthenticated.String(), codes.PermissionDenied.String():
+		return "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
+	case codes.Unimplemented.String():
+		switch {
+		case strings.Contains(message, "Decompressor"):
+			return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
+		case strings.Contains(message, "unknown service"):
+			return "what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"
+		}
+	case tooLargeAnswer:
+		return "raise the Collector's max_recv_msg_size_mib"
+	}
+	return "the Collector's own log says why"
+}
+
 // explain names the reason for an attempt that is repeated, short and the same
 // for the same state, and what a person can do about it.
 func explain(err error) (reason, remedy string) {
@@ -165,25 +183,15 @@ var known = []struct {
 		[]string{"no route to host", "network is unreachable"}},
 }
 
-// mend says what a person can do about an answer that refuses data for good.
-func mend(answer, message string) string {
-	switch answer {
-	case codes.Unauthenticated.String(), codes.PermissionDenied.String():
-		return "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
-	case codes.Unimplemented.String():
-		switch {
-		case strings.Contains(message, "Decompressor"):
-			return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
-		case strings.Contains(message, "unknown service"):
-			return "what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"
-		}
-	case tooLargeAnswer:
-		return "raise the Collector's max_recv_msg_size_mib"
+// quote makes of a server's or the connection's text what may be logged.
+func (q *Queue) quote(text string) string {
+	if q.cfg.Redact != nil {
+		text = q.cfg.Redact(text) // before it is cut: half a secret is not found
 	}
-	return "the Collector's own log says why"
+	return clip(text)
 }
 
-// clip shortens a server's message for the log.
+// clip shortens a message for the log.
 func clip(s string) string {
 	const most = 300
 	if len(s) > most {

@@ -60,10 +60,11 @@ func (q *Queue) Stats() Stats {
 // Register observes the state of q with asynchronous instruments of m, until
 // Close or the next Register, whose meter takes the place of m. All names begin
 // with "otelmetricsplugin.delivery.". The instruments of a meter start to count
-// where those of the meter before were last observed: theirs is the start time
-// of what follows, and nothing is counted twice.
+// where those of the meter before were last observed for a request that was
+// accepted: theirs is the start time of what follows, and nothing is counted
+// twice, or not at all because a last collection was thrown away.
 func (q *Queue) Register(m metric.Meter) error {
-	if err := q.unregister(); err != nil {
+	if err := q.unregister(context.Background()); err != nil {
 		return err
 	}
 	var errs []error
@@ -105,7 +106,8 @@ func (q *Queue) Register(m metric.Meter) error {
 		byReason[r] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", r)))
 	}
 	q.mu.Lock()
-	base := q.observed
+	base := q.told
+	q.observed = base
 	q.mu.Unlock()
 	r, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		s := q.Stats()
@@ -137,8 +139,10 @@ func (q *Queue) Register(m metric.Meter) error {
 	return nil
 }
 
-// unregister ends what the last Register began.
-func (q *Queue) unregister() error {
+// unregister ends what the last Register began. It waits for a collection that
+// is running, and for callbacks of others in it, until ctx ends: what it is told
+// then is told by a queue that does nothing any more.
+func (q *Queue) unregister(ctx context.Context) error {
 	q.mu.Lock()
 	r := q.registered
 	q.registered = nil
@@ -146,6 +150,13 @@ func (q *Queue) unregister() error {
 	if r == nil {
 		return nil
 	}
-	// Without the lock: this waits for a collection, and that asks for Stats.
-	return r.Unregister()
+	// Without the lock: a collection asks for Stats.
+	ended := make(chan error, 1)
+	go func() { ended <- r.Unregister() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }

@@ -2,9 +2,10 @@
 // that fits its bound.
 //
 // In come the finished requests of an OTLP exporter, by [Queue.Accept]. Out go
-// the same data points in the same order on [Config.Conn], at least once. A request is split to what a receiver takes,
-// serialised once, kept in memory or in files until the Collector has answered
-// for it, and dropped only for a reason that is counted.
+// the same data points in the same order on [Config.Conn], at least once. A
+// request is split to what a receiver takes, serialised once, kept in memory or
+// in files until the Collector has answered for it, and dropped only for a
+// reason that is counted.
 //
 // Accept never waits for the network, and the package never looks at what a
 // data point says. docs/reliability.md states what is promised.
@@ -60,6 +61,11 @@ type Config struct {
 	// Logger gets one line at each change of state. It should not block:
 	// nothing is accepted or delivered while it does. nil is slog.Default().
 	Logger *slog.Logger
+	// Redact takes secrets out of a text of the server or the connection before
+	// it is logged: a server may quote a token. It is called with locks held.
+	// What becomes of a request is judged by the text as it came. nil changes
+	// nothing.
+	Redact func(string) string
 }
 
 func (c *Config) setDefaults() error {
@@ -160,6 +166,7 @@ type Queue struct {
 
 	registered metric.Registration // of the last Register; nil for none
 	observed   Stats               // what its instruments were last given
+	told       Stats               // what they were given for a request that was accepted
 }
 
 // Open returns a running Queue, with what an earlier one left in cfg.Dir. It
@@ -213,6 +220,7 @@ func (q *Queue) Accept(_ context.Context, req *colmetricpb.ExportMetricsServiceR
 		q.mu.Unlock()
 		return ErrClosed
 	}
+	q.told = q.observed
 	q.diskReady() // what a disk that has recovered holds is older
 	limit, idle := q.limit, q.well && len(q.items) == 0
 	q.mu.Unlock()
@@ -514,7 +522,7 @@ func (q *Queue) shutdown(ctx context.Context) error {
 	q.cancel()
 	<-q.done
 
-	err := q.unregister()
+	err := q.unregister(ctx)
 	q.accepting.Lock() // an Accept that came before
 	defer q.accepting.Unlock()
 	q.mu.Lock()

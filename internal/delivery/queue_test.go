@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/grpc"
@@ -340,14 +342,17 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 				"answer": "partial success", "message": "",
 				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
-		"partial success of none is a warning": {
-			func(int, *request) (*response, error) {
-				return &response{PartialSuccess: partial(0, "use fewer labels")}, nil
+		"partial success of less than none": {
+			func(n int, _ *request) (*response, error) {
+				if n == 1 {
+					return &response{PartialSuccess: partial(1, "one")}, nil
+				}
+				return &response{PartialSuccess: partial(math.MinInt64, "")}, nil
 			},
-			map[string]int64{},
+			map[string]int64{DroppedPartialSuccess: 1},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "use fewer labels",
-				"remedy": "the Collector's own log says why", "points": 0.0}},
+				"answer": "partial success", "message": "one",
+				"remedy": "the Collector's own log says why", "points": 1.0}},
 		},
 		"too large by a single point": {
 			func(_ int, req *request) (*response, error) {
@@ -401,6 +406,37 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The OTLP specification, "Partial Success": with a message and no rejected
+// points the server accepted all and warns.
+func TestAPartialSuccessThatRefusesNothingIsAWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, c, want := logs{}, newCollector(), ledger{}
+		c.answer = func(n int, _ *request) (*response, error) {
+			return &response{PartialSuccess: partial(int64(-n%2), "use fewer labels")}, nil
+		}
+		q := open(t, Config{Conn: to(c), Dir: t.TempDir(), Logger: log.logger()})
+		for scrape := range 10 + calm {
+			if scrape == 10 {
+				c.script(nil)
+			}
+			accept(t, q, want, page(scrape, 7))
+			time.Sleep(time.Second)
+		}
+		s := drained(t, q)
+		compare(t, want, c.held)
+		if s.DeliveredPoints != 7*(10+calm) || len(dropped(s)) != 0 {
+			t.Errorf("%+v", s)
+		}
+		wantLog := []map[string]any{
+			{"level": "WARN", "msg": "the Collector warns: it accepts all data points", "message": "use fewer labels"},
+			{"level": "INFO", "msg": "the Collector warns no more"},
+		}
+		if got := log.records(); !slices.EqualFunc(got, wantLog, maps.Equal) {
+			t.Errorf("log: %v", got)
+		}
+	})
 }
 
 func TestTooLargeForTheCollectorIsHalvedInPlaceAndLearned(t *testing.T) {
@@ -703,7 +739,7 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l)
 	q := open(t, Config{Conn: dial(t, l.Addr().String(), grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))), Dir: t.TempDir()})
-	exporter, err := export.New(t.Context(), q.Accept, sdkmetric.CumulativeTemporalitySelector, time.Second)
+	exporter, err := export.New(t.Context(), q.Accept, sdkmetric.CumulativeTemporalitySelector)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -762,19 +798,35 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 		t.Errorf("measured %v\nwant %v", got, want)
 	}
 
-	// The meter of a second pipeline counts on from there.
+	// That collection was thrown away, like the last of a provider that is shut
+	// down. The meter of a second pipeline tells it again, and that of a third
+	// counts on from what was exported.
 	again := sdkmetric.NewManualReader()
-	second := sdkmetric.NewMeterProvider(sdkmetric.WithReader(again))
-	if err := q.Register(second.Meter("test")); err != nil {
-		t.Fatal(err)
-	}
-	rm = metricdata.ResourceMetrics{}
-	if err := again.Collect(t.Context(), &rm); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range rm.ScopeMetrics[0].Metrics {
-		if d, ok := m.Data.(metricdata.Sum[int64]); ok && d.IsMonotonic && d.DataPoints[0].Value != 0 {
-			t.Errorf("%s begins with %d, which the first meter has told", m.Name, d.DataPoints[0].Value)
+	for i, want := range []map[string]int64{
+		{"delivered.requests": 1, "delivered.points": int64(c.held.points())},
+		{"delivered.requests": 1, "delivered.points": 7},
+	} {
+		if i > 0 { // the request with what the second meter told
+			accept(t, q, nil, page(1, 7))
+			await(q, func(s Stats) bool { return s.DeliveredRequests > 1 })
+			again = sdkmetric.NewManualReader()
+		}
+		provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(again))
+		if err := q.Register(provider.Meter("test")); err != nil {
+			t.Fatal(err)
+		}
+		rm = metricdata.ResourceMetrics{}
+		if err := again.Collect(t.Context(), &rm); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]int64{}
+		for _, m := range rm.ScopeMetrics[0].Metrics {
+			if d, ok := m.Data.(metricdata.Sum[int64]); ok && d.IsMonotonic && d.DataPoints[0].Value != 0 {
+				got[strings.TrimPrefix(m.Name, "otelmetricsplugin.delivery.")] = d.DataPoints[0].Value
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("meter %d tells %v, want %v", i+2, got, want)
 		}
 	}
 	if err := reader.Collect(t.Context(), &rm); err != nil || len(rm.ScopeMetrics) != 0 {
@@ -792,6 +844,36 @@ func TestTheExportersRequestsArriveAndTheQueueIsMeasured(t *testing.T) {
 	drained(t, q)
 	wg.Wait()
 	_ = provider.Shutdown(t.Context()) // its last export finds the queue closed
+}
+
+func TestCloseDoesNotWaitForACollectionThatHangs(t *testing.T) {
+	q := open(t, Config{Conn: nowhere, Dir: t.TempDir()})
+	reader := sdkmetric.NewManualReader()
+	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("test")
+	hangs, release := make(chan struct{}), make(chan struct{})
+	gauge, err := meter.Int64ObservableGauge("hangs", metric.WithInt64Callback(func(context.Context, metric.Int64Observer) error {
+		close(hangs)
+		<-release
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(gauge, err)
+	}
+	if err := q.Register(meter); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var rm metricdata.ResourceMetrics
+		_ = reader.Collect(context.Background(), &rm)
+	})
+	<-hangs
+	accept(t, q, nil, page(1, 3))
+	if err := q.Close(ended()); err != nil || q.Stats().QueuedPoints != 3 {
+		t.Errorf("%v, %+v", err, q.Stats())
+	}
+	close(release)
+	wg.Wait()
 }
 
 // TestRandomFaults lets everything happen in any order, and compares.

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"syscall"
 	"time"
@@ -37,6 +38,8 @@ func (q *Queue) deliver() {
 	var (
 		failures int       // in a row
 		next     time.Time // of an item that waited: not before
+		unread   *item     // whose file could not be read
+		reads    int       // of it, in a row
 	)
 	for {
 		it := q.take()
@@ -44,17 +47,20 @@ func (q *Queue) deliver() {
 			return
 		}
 		data, waited, err := q.load(it)
-		switch {
-		case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE): // no fault of the file
-			failures++
-			if !q.failed(err) || !q.backOff(failures, 0) {
-				return
+		if err != nil {
+			if it != unread {
+				unread, reads = it, 0
+			}
+			if reads++; heals(err, reads) {
+				if !q.unreadable(err) || !q.backOff(reads, 0) {
+					return
+				}
+			} else {
+				q.damaged(it, err)
 			}
 			continue
-		case err != nil:
-			q.damaged(it, err)
-			continue
 		}
+		unread = nil
 		if waited && !q.pause(time.Until(next)) {
 			q.release()
 			return
@@ -116,22 +122,56 @@ func (q *Queue) release() {
 // load returns the serialised request of it, and whether it had to wait.
 func (q *Queue) load(it *item) (data []byte, waited bool, err error) {
 	q.mu.Lock()
-	data, waited = it.data, it.packed || !it.inMemory()
-	if !it.inMemory() {
+	spooled := !it.inMemory()
+	data, waited = it.data, it.packed || spooled
+	if spooled {
 		data, err = q.spool.read(it)
 	}
 	q.mu.Unlock()
 	if err == nil && waited {
 		data, err = unpack(data)
 	}
-	if err == nil && waited {
+	if err == nil && spooled {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		if points, ended := q.states.damaged.end(); ended {
+		points, damaged := q.states.damaged.end()
+		if _, unread := q.states.unread.end(); damaged || unread {
 			q.log.Info("the spool can be read again", "dropped_points", points)
 		}
 	}
 	return data, waited, err
+}
+
+// maxReads is how often in a row a file is read that cannot be read, which is
+// over two minutes with the default pauses.
+const maxReads = 10
+
+// heals reports whether a file that could not be read so many times in a row is
+// worth another try. What the whole process or machine lacks is not the file's
+// fault; a disk that fails may be.
+func heals(err error, reads int) bool {
+	switch {
+	case errors.Is(err, errDamaged) || errors.Is(err, fs.ErrNotExist):
+		return false
+	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM):
+		return true
+	}
+	return reads < maxReads
+}
+
+// unreadable notes that the spool could not be read and will be tried again. It
+// reports false when it will not be: the queue is closing, and the next start
+// goes on from the disk.
+func (q *Queue) unreadable(err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.sending = nil
+	q.settle()
+	if q.states.unread.begin(0) {
+		q.log.Warn("the spool cannot be read: what waits there is delivered later", "dir", q.cfg.Dir, "error", err,
+			"remedy", "look at the disk and at the limit of open files; it is tried again")
+	}
+	return !q.ended || q.held > 0
 }
 
 // damaged gives up a request that cannot be read back.
@@ -192,7 +232,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 	if what == tooLarge && it.points > 1 {
 		if limit := max(len(data)/2, minLimit); limit < min(q.limit, len(data)) {
 			q.limit = limit
-			q.log.Info("the Collector refuses a request for its size: smaller ones are sent", "bytes", len(data), "max_bytes", limit, "message", clip(message))
+			q.log.Info("the Collector refuses a request for its size: smaller ones are sent", "bytes", len(data), "max_bytes", limit, "message", q.quote(message))
 		}
 		limit := min(len(data)/2, q.limit)
 		q.mu.Unlock()
@@ -208,10 +248,17 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 		q.count.DeliveredRequests++
 		q.count.DeliveredPoints += int64(it.points - refused)
 		q.count.LastSuccess = time.Now()
-		if refused > 0 || p.GetErrorMessage() != "" { // without a number it is a warning
+		if refused > 0 {
 			q.refused(DroppedPartialSuccess, refused, "partial success", p.GetErrorMessage())
 		} else if points, ended := q.states.refusal.end(); ended {
 			q.log.Info("the Collector accepts all data points again", "dropped_points", points)
+		}
+		if refused == 0 && p.GetErrorMessage() != "" {
+			if q.states.warning.begin("", 0) {
+				q.log.Warn("the Collector warns: it accepts all data points", "message", q.quote(p.GetErrorMessage()))
+			}
+		} else if _, ended := q.states.warning.end(); ended {
+			q.log.Info("the Collector warns no more")
 		}
 	case tooLarge:
 		q.refused(DroppedTooLarge, it.points, tooLargeAnswer, message)
@@ -225,7 +272,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 func (q *Queue) refused(reason string, points int, answer, message string) {
 	q.drop(reason, points)
 	if q.states.refusal.begin(answer, points) {
-		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", clip(message),
+		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", q.quote(message),
 			"remedy", mend(answer, message), "points", points)
 	}
 }
@@ -241,7 +288,7 @@ func (q *Queue) failed(err error) bool {
 	reason, remedy := explain(err)
 	if q.states.away.begin(reason) {
 		q.log.Warn("the Collector does not take requests: they wait", "reason", reason, "remedy", remedy,
-			"error", clip(err.Error()), "requests", len(q.items))
+			"error", q.quote(err.Error()), "requests", len(q.items))
 	}
 	q.count.Retries++
 	return !q.ended || q.held > 0

@@ -41,7 +41,9 @@ const (
 	lockName     = "lock"     // flock: one process at a time
 	blockSize    = 4096       // what a file takes on the disk is a multiple of it
 	maxInflated  = 16 << 20   // no spooled request is larger
+	maxPacked    = 17 << 20   // nor any file of one: what does not compress grows by less
 	seqDigits    = 16
+	maxSeq       = 1e15 // a tenth of what the digits can say; see renumber
 	spoolDirMode = 0o700
 	fileMode     = 0o600
 )
@@ -62,6 +64,7 @@ type spool struct {
 	garbage []spoolFile // delivered or dropped, and still to be removed
 
 	// The file system, as far as tests break it.
+	readFile  func(path string) ([]byte, error)
 	writeFile func(path string, b []byte) error
 	remove    func(path string) error
 }
@@ -74,9 +77,51 @@ type spoolFile struct {
 func newSpool(dir string) *spool {
 	return &spool{
 		dir:       dir,
-		writeFile: func(path string, b []byte) error { return os.WriteFile(path, b, fileMode) },
+		readFile:  readFile,
+		writeFile: writeFile,
 		remove:    os.Remove,
 	}
+}
+
+// readFile reads a file of the spool: not through a link, without waiting for
+// the other end of a pipe, and no more than a request can have. That it is no
+// such file is errDamaged.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxPacked {
+		return nil, fmt.Errorf("%w: %s of %d bytes is no regular file of at most %d", errDamaged, info.Mode(), info.Size(), maxPacked)
+	}
+	b := make([]byte, info.Size())
+	n, err := io.ReadFull(f, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it shrinks
+		err = nil
+	}
+	return b[:n], err
+}
+
+// writeFile writes a file that was not there before: what may be in its place,
+// a link to somewhere else say, is not written to.
+func writeFile(path string, b []byte) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
 }
 
 // open makes the directory this process's own and returns what is in it in
@@ -86,7 +131,8 @@ func (s *spool) open() (items []*item, foreign []string, err error) {
 		return nil, nil, err
 	}
 	// flock needs no write access; O_RDONLY opens the file on a read-only disk.
-	lock, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDONLY|os.O_CREATE|syscall.O_CLOEXEC, fileMode)
+	// A pipe is not waited for, and no file made where a link points to.
+	lock, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, fileMode)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +167,7 @@ func (s *spool) open() (items []*item, foreign []string, err error) {
 		info, infoErr := e.Info()
 		switch {
 		case e.Name() == lockName:
-		case m == nil || infoErr != nil || !info.Mode().IsRegular():
+		case m == nil || infoErr != nil || !info.Mode().IsRegular() || info.Size() > maxPacked:
 			foreign = append(foreign, e.Name())
 		case m[4] != "":
 			size := onDisk(info.Size())
@@ -130,14 +176,47 @@ func (s *spool) open() (items []*item, foreign []string, err error) {
 		default:
 			ms, _ := strconv.ParseInt(m[2], 10, 64)
 			points, _ := strconv.Atoi(m[3])
-			size := onDisk(info.Size())
-			s.used += size
-			items = append(items, &item{key: m[1], at: time.UnixMilli(ms), points: points, size: size})
+			it := &item{key: m[1], at: time.UnixMilli(ms), points: points, size: onDisk(info.Size())}
+			if it.name() != e.Name() { // 007 where the spool writes 7
+				foreign = append(foreign, e.Name())
+				continue
+			}
+			s.used += it.size
+			items = append(items, it)
 		}
 	}
 	slices.SortFunc(items, func(a, b *item) int { return strings.Compare(a.key, b.key) })
+	if err := s.renumber(items); err != nil {
+		return nil, nil, err
+	}
 	s.lock = lock
 	return items, foreign, nil
+}
+
+// renumber renames the files of all items from 0 when their last number leaves
+// too little room above it. A request every millisecond takes 30,000 years to
+// get there: somebody made up a name.
+func (s *spool) renumber(items []*item) error {
+	if len(items) == 0 || items[len(items)-1].key < key(maxSeq) {
+		return nil
+	}
+	names := make(map[string]bool, len(items))
+	for _, it := range items {
+		names[it.name()] = true
+	}
+	var seq uint64
+	for _, it := range items {
+		from := s.path(it)
+		delete(names, it.name())
+		for it.key = key(seq); names[it.name()]; it.key = key(seq) {
+			seq++ // another file has this name still
+		}
+		seq++
+		if err := os.Rename(from, s.path(it)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // isFull reports whether err says that the disk, or the user's part of it, is
@@ -185,7 +264,7 @@ func (s *spool) write(it *item) error {
 }
 
 // read returns the packed bytes of it.
-func (s *spool) read(it *item) ([]byte, error) { return os.ReadFile(s.path(it)) }
+func (s *spool) read(it *item) ([]byte, error) { return s.readFile(s.path(it)) }
 
 // discard removes the file of it and reports whether it could.
 func (s *spool) discard(it *item) bool {
@@ -262,7 +341,7 @@ func (p *packer) pack(b []byte) []byte {
 	return bytes.Clone(p.buf.Bytes())
 }
 
-// errDamaged is what unpack finds wrong with a file.
+// errDamaged is that a file is not what pack returned. It does not heal.
 var errDamaged = errors.New("damaged")
 
 // unpack is the inverse of pack. It returns what was packed or an error,

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -499,6 +500,247 @@ func TestDiskThatFailsForLongKeepsTheNewestInTheBoundOfMemory(t *testing.T) {
 }
 
 // TestRealDisk runs itself again in a mount namespace, with a disk of 1 MiB.
+// unreadableDisk returns a Queue that cannot read the files whose name fails
+// says so of. The reads are counted.
+func unreadableDisk(t *testing.T, cfg Config, fails func(name string) error) (q *Queue, reads func() int) {
+	t.Helper()
+	if err := cfg.setDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	q = newQueue(cfg)
+	n, read := 0, q.spool.readFile
+	q.spool.readFile = func(path string) ([]byte, error) {
+		n++
+		if err := fails(filepath.Base(path)); err != nil {
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		}
+		return read(path)
+	}
+	q.start()
+	t.Cleanup(func() { _ = q.Close(ended()) })
+	return q, func() int {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return n
+	}
+}
+
+func TestSpoolThatCannotBeReadForAMomentLosesNothing(t *testing.T) {
+	for _, fault := range []syscall.Errno{syscall.EIO, syscall.ESTALE, syscall.EACCES, syscall.EMFILE} {
+		t.Run(fault.Error(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir, log, want, c := t.TempDir(), logs{}, ledger{}, newCollector()
+				var reqs []*request
+				for scrape := range 50 {
+					reqs = append(reqs, page(scrape, 2))
+					want.add(reqs[scrape])
+				}
+				fill(t, dir, reqs...)
+				begin := time.Now()
+				q, _ := unreadableDisk(t, Config{Conn: to(c), Dir: dir, Logger: log.logger()}, func(string) error {
+					if time.Since(begin) < 20*time.Second {
+						return fault
+					}
+					return nil
+				})
+				time.Sleep(2 * time.Minute)
+				s := drained(t, q)
+				if d := compare(t, want, c.held); d != 0 || len(dropped(s)) != 0 || s.Retries != 0 {
+					t.Errorf("%d points twice, %+v", d, s)
+				}
+				wantLog := []string{"requests wait in the spool", "the spool cannot be read: what waits there is delivered later", "the spool can be read again"}
+				if got := log.messages(); !slices.Equal(got, wantLog) {
+					t.Errorf("log: %q", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAFileThatCanNeverBeReadIsSetAsideAndWhatIsBehindItArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, log, want, c := t.TempDir(), logs{}, ledger{}, newCollector()
+		fill(t, dir, page(1, 3), page(2, 2))
+		want.add(page(2, 2))
+		bad := files(t, dir)[0]
+		q, reads := unreadableDisk(t, Config{Conn: to(c), Dir: dir, Logger: log.logger()}, func(name string) error {
+			if name == bad {
+				return syscall.EIO
+			}
+			return nil
+		})
+		time.Sleep(10 * time.Minute)
+		s := q.Stats()
+		if got := dropped(s); !maps.Equal(got, map[string]int64{DroppedDamaged: 3}) || s.QueuedPoints != 0 || reads() != maxReads+1 {
+			t.Errorf("dropped %v after %d reads, %+v", got, reads(), s)
+		}
+		compare(t, want, c.held)
+		if got := files(t, dir); !slices.Equal(got, []string{bad + asideSuffix}) {
+			t.Errorf("in the directory: %v", got)
+		}
+		wantLog := []string{"requests wait in the spool", "the spool cannot be read: what waits there is delivered later",
+			"a spooled request cannot be read: it is set aside", "the spool can be read again"}
+		if got := log.messages(); !slices.Equal(got, wantLog) {
+			t.Errorf("log: %q", got)
+		}
+	})
+}
+
+func TestCloseLeavesWhatCannotBeReadForTheNextStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, want := t.TempDir(), ledger{}
+		fill(t, dir, page(1, 3))
+		want.add(page(1, 3))
+		q, _ := unreadableDisk(t, Config{Conn: nowhere, Dir: dir}, func(string) error { return syscall.EIO })
+		synctest.Wait()
+		if err := q.Close(context.Background()); err != nil || q.Stats().QueuedPoints != 3 {
+			t.Errorf("%v, %+v", err, q.Stats())
+		}
+		c, _ := deliverAll(t, dir, nil)
+		compare(t, want, c.held)
+	})
+}
+
+func TestSpoolWithMadeUpNamesKeepsItsOrderAndLeavesTheRestAlone(t *testing.T) {
+	dir, want := t.TempDir(), ledger{}
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("not the spool's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, dir, page(1, 2), page(2, 2))
+	own := files(t, dir)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The last has the largest number that there is.
+	must(os.Rename(at(own[1]), at("9999999999999999"+own[1][seqDigits:])))
+	for scrape := range 4 {
+		want.add(page(scrape+1, 2))
+	}
+	// What is no file of the spool.
+	must(os.Symlink(outside, at("0000000000000000-1-1.pb.gz")))
+	must(os.Symlink(outside, at(partialName)))
+	must(syscall.Mkfifo(at("0000000000000003-1-1.pb.gz"), 0o600))
+	must(os.WriteFile(at("0000000000000004-01-007.pb.gz"), nil, 0o600))
+	for _, name := range []string{"0000000000000005-1-1.pb.gz", "0000000000000006-1-1.pb.gz.damaged"} {
+		must(os.WriteFile(at(name), nil, 0o600))
+		must(os.Truncate(at(name), 1<<40)) // takes no space
+	}
+
+	for scrape := 3; scrape <= 4; scrape++ { // in two processes
+		fill(t, dir, page(scrape, 2))
+	}
+	c, s := deliverAll(t, dir, nil)
+	if d := compare(t, want, c.held); d != 0 || len(dropped(s)) != 0 {
+		t.Errorf("%d points twice, %+v", d, s)
+	}
+	wantFiles := []string{"0000000000000000-1-1.pb.gz", "0000000000000003-1-1.pb.gz", "0000000000000004-01-007.pb.gz",
+		"0000000000000005-1-1.pb.gz", "0000000000000006-1-1.pb.gz.damaged"}
+	if got := files(t, dir); !slices.Equal(got, wantFiles) {
+		t.Errorf("in the directory: %v", got)
+	}
+	if b, err := os.ReadFile(outside); string(b) != "not the spool's" {
+		t.Errorf("the file outside is %q, %v", b, err)
+	}
+}
+
+func TestRenumberOverwritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := newSpool(dir)
+	names := []string{"0000000000000000-1-1.pb.gz", "0000000000000000.000-7-7.pb.gz", "0000000000000001-7-7.pb.gz", "9999999999999999-7-7.pb.gz"}
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	items, foreign, err := s.open()
+	if err != nil || len(foreign) != 0 {
+		t.Fatal(foreign, err)
+	}
+	defer func() { _ = s.close() }()
+	var got, contents []string
+	for _, it := range items {
+		b, err := s.read(it)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, contents = append(got, it.key), append(contents, string(b))
+	}
+	if !slices.IsSorted(got) || got[3] >= key(maxSeq) || !slices.Equal(contents, names) {
+		t.Errorf("the numbers are %q of %q", got, contents)
+	}
+}
+
+// What takes the place of a file of the spool while it waits is not opened, or
+// not read.
+func TestReadFileTakesOnlyARegularFileOfARequestsSize(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for name, make := range map[string]func() error{
+		"a link":              func() error { return os.Symlink("/dev/zero", path) },
+		"a pipe":              func() error { return syscall.Mkfifo(path, 0o600) },
+		"a directory":         func() error { return os.Mkdir(path, 0o700) },
+		"a sparse file":       func() error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
+		"a socket's own file": func() error { return syscall.Mknod(path, syscall.S_IFSOCK|0o600, 0) },
+	} {
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := readFile(path); !errors.Is(err, errDamaged) || b != nil {
+			t.Errorf("%s gives %d bytes and %v", name, len(b), err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A pipe in the place of the lock is not waited for.
+func TestSpoolWhoseLockIsNoFileIsDoneWithoutOrLocked(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"a pipe": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a link": func(path string) error { return os.Symlink("elsewhere", path) },
+	} {
+		dir, want, c := t.TempDir(), ledger{}, newCollector()
+		if err := make(filepath.Join(dir, lockName)); err != nil {
+			t.Fatal(err)
+		}
+		q := open(t, Config{Conn: to(c), Dir: dir, Pace: 1})
+		accept(t, q, want, page(1, 2))
+		drained(t, q)
+		compare(t, want, c.held)
+		if _, err := os.Lstat(filepath.Join(dir, "elsewhere")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("with %s in its place the lock made another file: %v", name, err)
+		}
+	}
+}
+
+func TestSpoolOfThousandsOfBrokenFilesIsWorkedOff(t *testing.T) {
+	const n = 5000
+	dir, want, log := t.TempDir(), ledger{}, logs{}
+	for i := range n {
+		if err := os.WriteFile(filepath.Join(dir, key(uint64(i))+"-1-2.pb.gz"), []byte("broken"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newCollector()
+	q := open(t, Config{Conn: to(c), Dir: dir, Logger: log.logger(), Pace: 1, MaxBytes: (n + 1) * blockSize})
+	accept(t, q, want, page(1, 2))
+	if err := q.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, want, c.held)
+	if got := dropped(q.Stats()); !maps.Equal(got, map[string]int64{DroppedDamaged: 2 * n}) {
+		t.Errorf("dropped %v", got)
+	}
+	if got := log.messages(); len(got) != 3 {
+		t.Errorf("log: %q", got)
+	}
+}
+
 func TestRealDiskThatIsFullOrReadOnly(t *testing.T) {
 	if os.Getenv(roleEnv) != "tmpfs" {
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")

@@ -8,9 +8,11 @@ type states struct {
 	disk    condition // the spool cannot be written
 	full    condition // the oldest is dropped for want of space
 	unfit   condition // data points that cannot be sent are dropped
-	damaged condition // files of the spool cannot be read
+	damaged condition // files of the spool are damaged
+	unread  condition // the spool cannot be read at the moment
 	away    away      // the Collector does not take requests
 	refusal refusal   // the Collector refuses data points for good
+	warning refusal   // the Collector accepts and has something to say; its points are 0
 }
 
 // condition is something that holds for a while and costs data points.
@@ -61,7 +63,7 @@ func (a *away) end() (was away, ended bool) {
 }
 
 // calm is how many requests in a row the Collector must take whole before it
-// counts as refusing no more: where one request in ten has a bad metric, the
+// counts as refusing, or warning, no more: where one request in ten has a bad metric, the
 // log is to say so once.
 const calm = 20
 

@@ -7,10 +7,15 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/resource"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -19,6 +24,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
+
+	"otelmetricsplugin/internal/export"
 )
 
 // Faults of a real connection: each test ends with the comparison of what was
@@ -504,6 +511,59 @@ func TestAPageOf500000SamplesReachesADefaultCollector(t *testing.T) {
 	}
 	if most > 2<<20 || s.DeliveredRequests > int64(size/(2<<20)+2) {
 		t.Errorf("%d requests of up to %d bytes for %d bytes", s.DeliveredRequests, most, size)
+	}
+}
+
+// The exporter of the SDK refuses by itself what exceeds 64 MiB, where nobody
+// counts it.
+func TestACollectionBeyondTheExportersOwnBoundArrivesWhole(t *testing.T) {
+	series, width := 500_000, 64
+	if raceEnabled {
+		series, width = 30_000, 1024 // the same bytes in less time
+	}
+	points := make([]metricdata.DataPoint[int64], series)
+	image, state := strings.Repeat("i", width), strings.Repeat("s", width)
+	for i := range points {
+		points[i] = metricdata.DataPoint[int64]{Value: int64(i), Time: time.Unix(1, 0), Attributes: attribute.NewSet(
+			attribute.String("container", fmt.Sprintf("%0*d", width, i)), attribute.String("image", image), attribute.String("state", state))}
+	}
+
+	c := newCollector()
+	next, accepted := 0, 0
+	c.answer = func(_ int, req *request) (*response, error) {
+		for _, p := range req.ResourceMetrics[0].ScopeMetrics[0].Metrics[0].GetGauge().DataPoints {
+			if p.GetAsInt() != int64(next) || p.Attributes[0].Value.GetStringValue() != fmt.Sprintf("%0*d", width, next) {
+				return nil, status.Errorf(codes.InvalidArgument, "series %d: %v", next, p)
+			}
+			next++
+		}
+		req.ResourceMetrics = nil // the ledger would be larger than all else
+		return nil, nil
+	}
+	l := listen(t, "127.0.0.1:0")
+	c.serve(t, l) // takes 4 MiB
+	q := open(t, Config{Conn: dial(t, l.Addr().String(), grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))), Dir: t.TempDir(), Pace: 1})
+	exporter, err := export.New(t.Context(), func(ctx context.Context, req *request) error {
+		accepted = proto.Size(req)
+		return q.Accept(ctx, req)
+	}, sdkmetric.CumulativeTemporalitySelector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = exporter.Export(t.Context(), &metricdata.ResourceMetrics{Resource: resource.Empty(), ScopeMetrics: []metricdata.ScopeMetrics{{
+		Metrics: []metricdata.Metrics{{Name: "m", Data: metricdata.Gauge[int64]{DataPoints: points}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if accepted <= 64<<20 {
+		t.Fatalf("%d bytes are within the bound: this proves nothing", accepted)
+	}
+	s := flush(t, q)
+	if next != series || s.DeliveredPoints != int64(series) || len(dropped(s)) != 0 {
+		t.Errorf("%d points arrived of %d, %+v", next, series, s)
+	}
+	if err := exporter.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -8,6 +8,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,6 +17,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +27,7 @@ import (
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -37,9 +42,21 @@ import (
 	"otelmetricsplugin/pkg/translate"
 )
 
+// Conn is a connection to the Collector.
+type Conn struct {
+	*grpc.ClientConn
+	headers *headers
+}
+
+// Redact returns the text without the secrets that the last request carried: a
+// server that quotes a token it does not like must not put it into a log. It is
+// for what people read. What is done about an answer hangs on words that a
+// header may have too.
+func (c *Conn) Redact(text string) string { return c.headers.redact(text) }
+
 // Dial returns a connection to the endpoint of s. It connects at the first
 // request and again, with jitter, whenever it was lost. The caller closes it.
-func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
+func Dial(s *settings.Settings, userAgent string) (*Conn, error) {
 	creds := insecure.NewCredentials()
 	if s.Endpoint.TLS {
 		creds = newTLS(s.TLS)
@@ -48,7 +65,6 @@ func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithPerRPCCredentials(secrets),
-		grpc.WithUnaryInterceptor(secrets.redact),
 		grpc.WithUserAgent(userAgent),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 500 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 15 * time.Second},
@@ -66,15 +82,18 @@ func Dial(s *settings.Settings, userAgent string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connection to %s: %w", s.Endpoint.Target, err)
 	}
-	return conn, nil
+	return &Conn{conn, secrets}, nil
 }
 
 // Send takes a request, which is not used again.
 type Send func(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) error
 
 // New returns an otlpmetricgrpc exporter that gives each request, finished by
-// the translation, to send. It never opens a connection of its own.
-func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelector, timeout time.Duration) (sdkmetric.Exporter, error) {
+// the translation, to send, once and whatever its size. It never opens a
+// connection of its own: timeouts, repetitions and limits of size are those of
+// whoever sends. What was collected reaches send also when the ctx of Export has
+// ended meanwhile.
+func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelector) (sdkmetric.Exporter, error) {
 	// The exporter accepts a connection, not a client; its requests are taken
 	// off before they reach the connection, which is never dialled.
 	conn, err := grpc.NewClient("passthrough:///taken-off",
@@ -93,23 +112,32 @@ func New(ctx context.Context, send Send, temporality sdkmetric.TemporalitySelect
 	exporter, err := otlpmetricgrpc.New(ctx,
 		otlpmetricgrpc.WithGRPCConn(conn),
 		otlpmetricgrpc.WithTemporalitySelector(temporality),
-		otlpmetricgrpc.WithTimeout(timeout),
+		otlpmetricgrpc.WithTimeout(0),        // nothing here waits for the network
+		otlpmetricgrpc.WithMaxRequestSize(0), // 64 MiB otherwise, beyond which all is lost; the sender splits
+		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{Enabled: false}),
 	)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &closing{exporter, conn}, nil
+	return &handOver{exporter, conn}, nil
 }
 
-// closing closes the exporter's connection with the exporter, which does not
-// close what it was given.
-type closing struct {
+// handOver is an exporter that only hands over.
+type handOver struct {
 	*otlpmetricgrpc.Exporter
 	conn *grpc.ClientConn
 }
 
-func (c *closing) Shutdown(ctx context.Context) error {
-	return errors.Join(c.Exporter.Shutdown(ctx), c.conn.Close())
+// Export does not heed the end of ctx: the SDK's exporter would throw away what
+// a collection left no time for.
+func (h *handOver) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
+	return h.Exporter.Export(context.WithoutCancel(ctx), rm)
+}
+
+// Shutdown also closes the connection, which the exporter does not: it was
+// given it.
+func (h *handOver) Shutdown(ctx context.Context) error {
+	return errors.Join(h.Exporter.Shutdown(ctx), h.conn.Close())
 }
 
 // tlsFiles are transport credentials that read their files at each handshake: a
@@ -220,36 +248,88 @@ func (h *headers) read() (map[string]string, error) {
 	return parseHeaders(h.fixed, string(text), h.file)
 }
 
-// redact takes the values of the headers out of what the server says: a server
-// that quotes a token it does not like must not put it into a log.
-func (h *headers) redact(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-	err := invoke(ctx, method, req, reply, conn, options...)
+// redact replaces what can be secret in the headers of the last request.
+func (h *headers) redact(text string) string {
 	sent := h.sent.Load()
 	if sent == nil {
-		return err
+		return text
 	}
-	if response, ok := reply.(*colmetricpb.ExportMetricsServiceResponse); ok && response.GetPartialSuccess().GetErrorMessage() != "" {
-		response.PartialSuccess.ErrorMessage = without(*sent, response.PartialSuccess.ErrorMessage)
+	for _, s := range secretsOf(*sent) {
+		text = s.replace(text)
 	}
-	if err == nil {
-		return nil
-	}
-	s := status.Convert(err).Proto()
-	s.Message = without(*sent, s.GetMessage())
-	return status.FromProto(s).Err()
+	return text
 }
 
-// without returns the text without the values of headers, and without their
-// words: the token of "Bearer TOKEN" is one.
-func without(headers map[string]string, text string) string {
-	for _, value := range headers {
-		for _, secret := range append([]string{value}, strings.Fields(value)...) {
-			if len(secret) >= 4 { // less is no secret, and would tear the text apart
-				text = strings.ReplaceAll(text, secret, "[redacted]")
+// secret is a header's value or a word of it. What could be a word of any
+// sentence is one only where it stands alone.
+type secret struct {
+	text  string
+	alone bool
+}
+
+// secretsOf returns what can be secret in headers, the longest first: a secret
+// may be part of another. That is, in a header whose name says so, all but the
+// scheme of "Bearer TOKEN"; in others, whose names are the vendors' own, what
+// looks like a key. The name of an environment or a tenant is none.
+func secretsOf(headers map[string]string) []secret {
+	var found []secret
+	add := func(text string, named bool) {
+		looks := len(text) >= 16 && strings.ContainsAny(text, "0123456789")
+		if looks || named && len(text) >= 4 { // less would be every other word
+			found = append(found, secret{text, !looks})
+			if quoted := strconv.Quote(text); quoted[1:len(quoted)-1] != text {
+				found = append(found, secret{quoted[1 : len(quoted)-1], !looks})
 			}
 		}
 	}
-	return text
+	for name, value := range headers {
+		named := secretName.MatchString(name)
+		if scheme, rest, ok := strings.Cut(value, " "); ok && strings.HasSuffix(name, "authorization") && scheme != "" {
+			value = strings.TrimSpace(rest)
+		}
+		add(value, named)
+		if words := strings.Fields(value); len(words) > 1 {
+			for _, word := range words {
+				add(word, named)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b secret) int {
+		return cmp.Or(cmp.Compare(len(b.text), len(a.text)), strings.Compare(a.text, b.text))
+	})
+	return found
+}
+
+var secretName = regexp.MustCompile(`auth|token|key|secret|pass|cred|cookie|session|sign|dsn`)
+
+func (s secret) replace(text string) string {
+	if !s.alone {
+		return strings.ReplaceAll(text, s.text, redacted)
+	}
+	for from := 0; ; {
+		i := strings.Index(text[from:], s.text)
+		if i < 0 {
+			return text
+		}
+		i += from
+		if end := i + len(s.text); insideWord(text, i) || insideWord(text, end) {
+			from = i + 1
+		} else {
+			text = text[:i] + redacted + text[end:]
+			from = i + len(redacted)
+		}
+	}
+}
+
+const redacted = "[redacted]"
+
+// insideWord reports whether a word goes on over the place i of the text.
+func insideWord(text string, i int) bool {
+	return i > 0 && i < len(text) && wordByte(text[i-1]) && wordByte(text[i])
+}
+
+func wordByte(b byte) bool {
+	return b == '_' || '0' <= b && b <= '9' || 'a' <= b|0x20 && b|0x20 <= 'z' || b >= 0x80
 }
 
 // RequireTransportSecurity is false: whoever writes http:// beside a secret

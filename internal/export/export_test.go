@@ -10,8 +10,10 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,16 +25,16 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/resource"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"go.uber.org/goleak"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
+	"otelmetricsplugin/internal/delivery"
 	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/internal/settings"
 )
@@ -176,53 +178,154 @@ func TestAFileThatIsNoneIsAnErrorAtOnce(t *testing.T) {
 	}
 }
 
-// echo is a Collector that quotes what it was sent.
+// echo is a Collector that quotes what it was sent, refusing it as a whole or in
+// part.
 type echo struct {
 	colmetricpb.UnimplementedMetricsServiceServer
-	accept bool
+	code codes.Code
 }
 
 func (e *echo) Export(ctx context.Context, _ *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	quote := fmt.Sprintf("cannot say that I like %q", md.Get("authorization"))
-	if !e.accept {
-		refused, err := status.New(codes.ResourceExhausted, quote).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
-		if err != nil {
-			return nil, err
-		}
-		return nil, refused.Err()
+	if e.code != codes.OK {
+		return nil, status.Error(e.code, quote)
 	}
 	return &colmetricpb.ExportMetricsServiceResponse{PartialSuccess: &colmetricpb.ExportMetricsPartialSuccess{ErrorMessage: quote, RejectedDataPoints: 1}}, nil
 }
 
-func TestAServerThatQuotesASecretPutsItIntoNoMessage(t *testing.T) {
-	for _, accept := range []bool{false, true} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+func TestAServerThatQuotesASecretPutsItIntoNoLog(t *testing.T) {
+	for _, code := range []codes.Code{codes.OK, codes.Unauthenticated, codes.Unavailable} {
+		t.Run(code.String(), func(t *testing.T) {
+			log, file := &lines{written: make(chan string, 10)}, filepath.Join(t.TempDir(), "headers")
+			write(t, file, "authorization=Bearer s3cr3t\n")
+			q := queue(t, &echo{code: code}, &settings.Settings{HeadersFile: file}, slog.New(slog.NewTextHandler(log, nil)))
+			accept(t, q)
+			line := <-log.written
+			if want := `cannot say that I like [\"Bearer [redacted]\"]`; !strings.Contains(line, want) || strings.Contains(line, "s3cr3t") {
+				t.Errorf("the log is %s, want %s in it", line, want)
+			}
+		})
+	}
+}
+
+// A server that ends each stream in the middle is tried again, whatever words
+// of what gRPC says about it are also in a header.
+func TestAHeaderThatIsAnOrdinaryWordChangesNoVerdict(t *testing.T) {
+	for _, value := range []string{"edge", "stream", "RST_STREAM", "terminated"} {
+		for _, name := range []string{"x-source", "x-token"} {
+			t.Run(name+"="+value, func(t *testing.T) {
+				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				asked := make(chan struct{}, 100)
+				server := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					asked <- struct{}{}
+					w.Header().Set("Content-Type", "application/grpc")
+					_ = http.NewResponseController(w).Flush()
+					panic(http.ErrAbortHandler) // RST_STREAM
+				})}
+				server.Protocols.SetUnencryptedHTTP2(true)
+				go func() { _ = server.Serve(listener) }()
+				t.Cleanup(func() { _ = server.Close() })
+				q := queueTo(t, listener.Addr().String(), &settings.Settings{Headers: map[string]string{name: value}}, slog.New(slog.DiscardHandler))
+				accept(t, q)
+				<-asked
+				<-asked // it was tried again
+				if s := q.Stats(); s.QueuedPoints != 1 || s.Dropped[delivery.DroppedRejected] != 0 {
+					t.Errorf("the queue is %+v", s)
+				}
+			})
+		}
+	}
+}
+
+func TestWhatLooksLikeASecretIsRedactedAndOrdinaryWordsAreNot(t *testing.T) {
+	const key = "hcaik_01jx0123456789abcdef"
+	for _, test := range []struct{ name, value, text, want string }{
+		{"authorization", "Bearer s3cr3t", "bad Bearer s3cr3t, s3cr3ts", "bad Bearer [redacted], s3cr3ts"},
+		{"authorization", "Basic dXNlcjpwYXNz=", "Basic dXNlcjpwYXNz=.", "Basic [redacted]."},
+		{"authorization", "word", "word swordfish words word", "[redacted] swordfish words [redacted]"},
+		{"x-api-key", `pass"word`, `the key "pass\"word"`, `the key "[redacted]"`},
+		{"x-token", "open open-sesame", "open-sesame open openness", "[redacted] [redacted] openness"},
+		{"x-token", "open open-sesame", "open open-sesame", "[redacted]"},
+		{"x-token", "abc", "abc", "abc"},
+		{"x-honeycomb-team", key, `{\n` + key + "}", `{\n[redacted]}`},
+		{"x-scope-orgid", "stream", "stream terminated by RST_STREAM", "stream terminated by RST_STREAM"},
+		{"x-env", "us-east-1", "dial us-east-1.example.com", "dial us-east-1.example.com"},
+	} {
+		target := serve(t, "tcp", "127.0.0.1:0")
+		conn, err := export.Dial(&settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, Headers: map[string]string{test.name: test.value}}, "test")
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := grpc.NewServer()
-		colmetricpb.RegisterMetricsServiceServer(g, &echo{accept: accept})
-		go func() { _ = g.Serve(listener) }()
-		t.Cleanup(g.Stop)
-
-		file := filepath.Join(t.TempDir(), "headers")
-		write(t, file, "authorization=Bearer s3cr3t\n")
-		client := dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + listener.Addr().String()}, HeadersFile: file})
-		response, err := client.Export(t.Context(), &colmetricpb.ExportMetricsServiceRequest{})
-		message := response.GetPartialSuccess().GetErrorMessage()
-		if !accept {
-			message = status.Convert(err).Message()
-			if status.Code(err) != codes.ResourceExhausted || len(status.Convert(err).Details()) != 1 {
-				t.Errorf("the code or the details are gone: %v", status.Convert(err).Proto())
-			}
-		} else if err != nil || response.GetPartialSuccess().GetRejectedDataPoints() != 1 {
-			t.Errorf("the answer is %v, %v", response, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		if got := conn.Redact(test.text); got != test.text {
+			t.Errorf("before anything was sent %q is %q", test.text, got)
 		}
-		if want := `cannot say that I like ["[redacted]"]`; message != want {
-			t.Errorf("the message is %s, want %s", message, want)
+		if err := send(t, colmetricpb.NewMetricsServiceClient(conn)); err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.Redact(test.text); got != test.want {
+			t.Errorf("with %s=%s the text %q is %q, want %q", test.name, test.value, test.text, got, test.want)
 		}
 	}
+}
+
+// queue returns a queue that delivers to a server of its own.
+func queue(t *testing.T, service colmetricpb.MetricsServiceServer, s *settings.Settings, logger *slog.Logger) *delivery.Queue {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	colmetricpb.RegisterMetricsServiceServer(g, service)
+	go func() { _ = g.Serve(listener) }()
+	t.Cleanup(g.Stop)
+	return queueTo(t, listener.Addr().String(), s, logger)
+}
+
+func queueTo(t *testing.T, address string, s *settings.Settings, logger *slog.Logger) *delivery.Queue {
+	t.Helper()
+	s.Endpoint.Target = "dns:///" + address
+	conn, err := export.Dial(s, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	q, err := delivery.Open(delivery.Config{Conn: conn, Redact: conn.Redact, Logger: logger, MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = q.Close(ended)
+	})
+	return q
+}
+
+// accept gives q one data point.
+func accept(t *testing.T, q *delivery.Queue) {
+	t.Helper()
+	err := q.Accept(t.Context(), &colmetricpb.ExportMetricsServiceRequest{ResourceMetrics: []*metricpb.ResourceMetrics{{ScopeMetrics: []*metricpb.ScopeMetrics{{
+		Metrics: []*metricpb.Metric{{Name: "m", Data: &metricpb.Metric_Gauge{Gauge: &metricpb.Gauge{DataPoints: []*metricpb.NumberDataPoint{{TimeUnixNano: 1}}}}}}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lines hands on what is logged, as long as there is room.
+type lines struct{ written chan string }
+
+func (l *lines) Write(p []byte) (int, error) {
+	select {
+	case l.written <- string(p):
+	default:
+	}
+	return len(p), nil
 }
 
 // authority issues certificates.
@@ -387,10 +490,12 @@ func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
 func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
 	var got *colmetricpb.ExportMetricsServiceRequest
 	var answer error
+	calls := 0
 	exporter, err := export.New(t.Context(), func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
 		got = proto.CloneOf(req)
+		calls++
 		return answer
-	}, sdkmetric.DeltaTemporalitySelector, time.Second)
+	}, sdkmetric.DeltaTemporalitySelector)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,9 +511,21 @@ func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
 	if name := got.GetResourceMetrics()[0].GetScopeMetrics()[0].GetMetrics()[0].GetName(); name != "m" {
 		t.Errorf("the request is %v", got)
 	}
-	answer = status.Error(codes.InvalidArgument, "no")
-	if err := exporter.Export(t.Context(), rm); err == nil || !strings.Contains(err.Error(), "no") {
-		t.Errorf("the error is %v", err)
+	got = nil
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := exporter.Export(ended, rm); err != nil || got == nil {
+		t.Errorf("with a context that has ended %v is handed over, %v", got, err)
+	}
+	// Unavailable is what the SDK's exporter would repeat by itself for a minute.
+	for i, code := range []codes.Code{codes.InvalidArgument, codes.Unavailable} {
+		answer = status.Error(code, "no")
+		if err := exporter.Export(t.Context(), rm); err == nil || !strings.Contains(err.Error(), "no") {
+			t.Errorf("the error is %v", err)
+		}
+		if calls != 3+i {
+			t.Errorf("handed over %d times for %d exports", calls, 3+i)
+		}
 	}
 	if err := exporter.Shutdown(t.Context()); err != nil {
 		t.Error(err)
