@@ -600,12 +600,12 @@ func TestCloseLeavesTheRestOnTheDiskAndDoesNotWaitForACollectorThatIsAway(t *tes
 			time.Sleep(time.Second)
 		}
 		begin := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := q.Close(ctx); err != nil {
 			t.Error(err)
 		}
-		if d := time.Since(begin); d > 3*time.Second {
+		if d := time.Since(begin); d > time.Second {
 			t.Errorf("Close took %v", d)
 		}
 		if err := q.Accept(t.Context(), page(11, 1)); !errors.Is(err, ErrClosed) {
