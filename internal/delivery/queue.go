@@ -571,7 +571,7 @@ func (q *Queue) halve(it *item, data []byte, limit int) {
 		return
 	}
 	for n, part := range parts {
-		part.key = fmt.Sprintf("%s.%03d", it.key, n)
+		part.key = fmt.Sprintf("%s.%06d", it.key, n)
 		q.push(i+n, part)
 	}
 	q.settle()

@@ -506,7 +506,7 @@ func TestHalvesKeepTheirPlaceOverARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if names := files(t, dir); !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, ".000-") || strings.Contains(n, ".001-") }) {
+		if names := files(t, dir); !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, ".000000-") || strings.Contains(n, ".000001-") }) {
 			t.Fatalf("no halves in the spool: %v", names)
 		}
 		c.script(nil)

@@ -10,6 +10,7 @@ import (
 
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
@@ -289,7 +290,11 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 	case tooLarge:
 		q.refused(DroppedTooLarge, it.points, tooLargeAnswer, message)
 	case rejected:
-		q.refused(DroppedRejected, it.points, status.Code(err).String(), message)
+		code := status.Code(err)
+		if code > codes.Unauthenticated {
+			code = codes.Unknown // gRPC has no other, whatever a server sends
+		}
+		q.refused(DroppedRejected, it.points, code.String(), message)
 	}
 	q.finish(it)
 }

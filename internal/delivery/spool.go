@@ -25,7 +25,7 @@ import (
 //	0000000000000042-1763912345678-1679.pb.gz
 //	│                │             └ data points
 //	│                └ accepted, milliseconds since 1970
-//	└ place in the queue; what was split later has .000, .001, ... behind it
+//	└ place in the queue; what was split later has .000000, .000001, ... behind it
 //
 // Each is a gzip file of one ExportMetricsServiceRequest (`zcat` shows it),
 // whose header's comment names the format and its version and whose trailer
@@ -48,7 +48,7 @@ const (
 	fileMode     = 0o600
 )
 
-var fileName = regexp.MustCompile(`^(\d{16}(?:\.\d{3})*)-(-?\d{1,15})-(\d{1,9})\.pb\.gz(\.damaged)?$`)
+var fileName = regexp.MustCompile(`^(\d{16}(?:\.\d{6})*)-(-?\d{1,15})-(\d{1,9})\.pb\.gz(\.damaged)?$`)
 
 // onDisk is the space that n bytes take.
 func onDisk(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
@@ -88,7 +88,7 @@ func newSpool(dir string) *spool {
 // such file is errDamaged.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) //nolint:gosec // a name in the spool directory
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {               // a link, a socket
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if err != nil {

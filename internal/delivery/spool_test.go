@@ -651,7 +651,7 @@ func TestSpoolWithMadeUpNamesKeepsItsOrderAndLeavesTheRestAlone(t *testing.T) {
 func TestRenumberOverwritesNothing(t *testing.T) {
 	dir := t.TempDir()
 	s := newSpool(dir)
-	names := []string{"0000000000000000-1-1.pb.gz", "0000000000000000.000-7-7.pb.gz", "0000000000000001-7-7.pb.gz", "9999999999999999-7-7.pb.gz"}
+	names := []string{"0000000000000000-1-1.pb.gz", "0000000000000000.000000-7-7.pb.gz", "0000000000000001-7-7.pb.gz", "9999999999999999-7-7.pb.gz"}
 	for _, name := range names {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
 			t.Fatal(err)
