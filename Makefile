@@ -71,7 +71,7 @@ fuzz: ## every fuzz target, for FUZZTIME=30s each, seeded with Prometheus' own t
 lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts, documented settings
 	@set -e; for module in $(MODULES); do \
 		echo "lint $$module"; \
-		(cd $$module && go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run ./... && go mod tidy -diff); \
+		(cd $$module && go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run --allow-parallel-runners ./... && go mod tidy -diff); \
 	done
 	shellcheck .ci/run scripts/*.sh
 	@for name in $$(sed -n 's/^ *"name": "\(.*\)",$$/\1/p' config.json); do \
