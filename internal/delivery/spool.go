@@ -88,7 +88,7 @@ func newSpool(dir string) *spool {
 // such file is errDamaged.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) //nolint:gosec // a name in the spool directory
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) { // a link, a socket
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {               // a link, a socket
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if err != nil {
