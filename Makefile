@@ -1,6 +1,6 @@
 # What each target does: make help
 
-VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null | tr -cd "A-Za-z0-9.+-" | grep . || echo dev)
 COMMIT  ?= $(shell git describe --always --exclude '*' --dirty 2>/dev/null || echo unknown)
 PLUGIN  ?= otelmetrics:dev
 FUZZTIME ?= 30s
@@ -29,7 +29,7 @@ plugin-dir: # build/plugin, what `docker plugin create` takes
 	GOOS=linux $(GO_BUILD) -o build/plugin/rootfs/ ./cmd/otelmetricsplugin
 
 .PHONY: plugin
-plugin: plugin-dir ## the managed plugin $(PLUGIN) in the local engine; replaces a disabled one
+plugin: build plugin-dir ## the managed plugin $(PLUGIN) in the local engine; replaces a disabled one
 	scripts/plugin.sh $(PLUGIN) build/plugin
 
 .PHONY: demo
@@ -41,8 +41,9 @@ demo: build plugin-dir ## 20 s of this engine's metrics, as they arrive; leaves 
 test: unit demo-test image e2e ## everything that must pass; needs root and a Docker Engine
 
 .PHONY: unit
-unit: ## the product's own tests, with the race detector
+unit: ## the product's own tests, with the race detector, and at full size without it
 	go test -race ./...
+	go test -run 'Memory|500000|Small' ./internal/delivery ./cmd/otelmetricsplugin
 
 .PHONY: e2e
 e2e: ## a real engine, a real Collector, real faults; needs root

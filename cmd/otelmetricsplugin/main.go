@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 type commandLine struct {
 	settings.Values
+	ShowVersion kong.VersionFlag `name:"version" help:"Show what the command version shows."`
 
 	Plugin  struct{} `cmd:"" default:"withargs" hidden:""`
 	Run     struct{} `cmd:"" help:"Collect and export at once, without the plugin protocol, until SIGTERM."`
@@ -57,7 +59,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	helped := false
 	parser, err := kong.New(&line,
 		kong.Name("otelmetricsplugin"),
-		kong.Description("Sends the metrics of a Docker Engine to an OpenTelemetry Collector. Without a command: the managed plugin."),
+		kong.Description("Sends the metrics of a Docker Engine to an OpenTelemetry Collector. Without a command: the managed plugin."+
+			" Also read, without a flag: OTEL_EXPORTER_OTLP_{HEADERS,INSECURE,CERTIFICATE,CLIENT_CERTIFICATE,CLIENT_KEY,COMPRESSION,TIMEOUT},"+
+			" OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME; see docs/settings.md."),
+		kong.Vars{"version": describeVersion()},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -71,7 +76,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitDone
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "otelmetricsplugin: %v; see otelmetricsplugin --help\n", err)
+		message := strconv.Quote(err.Error()) // it holds what was given, line breaks included
+		fmt.Fprintf(stderr, "otelmetricsplugin: %s; see otelmetricsplugin --help\n", message[1:len(message)-1])
 		return exitSettings
 	}
 
@@ -106,7 +112,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	// The SDK and the exporter would read the same variables once more, by
 	// rules of their own, and with them silently differ from what was judged.
-	for _, name := range settings.Variables() {
+	unused := settings.Unused(os.Environ())
+	for _, name := range append(settings.Variables(), unused...) {
 		_ = os.Unsetenv(name)
 	}
 
@@ -117,10 +124,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	logger, closeLog := logging.New(s.LogLevel, s.LogFormat, info, stderr)
 	defer flush(closeLog)
 	logging.Adopt(logger)
+	if len(unused) > 0 {
+		logger.Warn("these variables of OpenTelemetry are not used here", "names", unused, "remedy", "docs/settings.md has those that are")
+	}
 
 	switch command.Command() {
 	case "print":
-		err = printOnce(ctx, s, logger, stdout)
+		err = printOnce(ctx, s, stdout)
 	case "run":
 		confine(s, logger, "")
 		err = runPipeline(ctx, s, logger, nil)

@@ -56,7 +56,8 @@ func start(t *testing.T, env []string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: exec.Command(self, args...), stdout: newLines(), stderr: newLines(), exited: make(chan struct{})}
-	p.Env = append([]string{asProgram + "=1", "SPOOL_DIR=none"}, env...)
+	// The race detector would linger for a second at the end.
+	p.Env = append([]string{asProgram + "=1", "SPOOL_DIR=none", "GORACE=atexit_sleep_ms=0"}, env...)
 	p.Stdout, p.Stderr = p.stdout, p.stderr
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

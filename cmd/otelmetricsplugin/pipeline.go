@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -24,9 +25,17 @@ import (
 	"otelmetricsplugin/pkg/scrape"
 )
 
-// ending bounds what the program still does once it was told to end. It is
-// gone within five seconds; the engine kills a plugin after ten.
-const ending = 4 * time.Second
+// ending bounds what the program still does once it was told to end, and
+// collecting the part of it that is not the delivery's. It is gone within five
+// seconds; the engine kills a plugin after ten.
+const (
+	ending     = 4 * time.Second
+	collecting = 3 * time.Second
+)
+
+// spoolName is the delivery's own directory within SPOOL_DIR, which in a plugin
+// also holds what the user puts there: certificates, a file of headers.
+const spoolName = "spool"
 
 // confine drops every privilege that the program does not need from here on.
 // What cannot be dropped is no reason to collect nothing.
@@ -42,15 +51,21 @@ func confine(s *settings.Settings, logger *slog.Logger, socket string) {
 	logger.Info("confined", "sandbox", report)
 }
 
-// newConfig wires settings to what a pipeline is made of. Close releases the
-// scraper.
-func newConfig(s *settings.Settings, logger *slog.Logger, send export.Send) (cfg lifecycle.Config, scraper *scrape.Scraper, err error) {
+// newScraper returns the scraper of the settings' page, which the caller closes.
+func newScraper(s *settings.Settings) (*scrape.Scraper, error) {
+	cfg := s.Scrape
+	cfg.UserAgent = userAgent()
+	return scrape.New(cfg)
+}
+
+func userAgent() string {
 	v, _ := buildVersion()
-	s.Scrape.UserAgent = "otelmetricsplugin/" + v
-	scraper, err = scrape.New(s.Scrape)
-	if err != nil {
-		return lifecycle.Config{}, nil, err
-	}
+	return "otelmetricsplugin/" + v
+}
+
+// newConfig wires settings to what a pipeline is made of.
+func newConfig(s *settings.Settings, scraper *scrape.Scraper, logger *slog.Logger, send export.Send) lifecycle.Config {
+	v, _ := buildVersion()
 	return lifecycle.Config{
 		Scrape: scraper.Scrape,
 		Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
@@ -62,7 +77,7 @@ func newConfig(s *settings.Settings, logger *slog.Logger, send export.Send) (cfg
 		Resource: s.Resource,
 		Version:  v,
 		Logger:   logger,
-	}, scraper, nil
+	}
 }
 
 // defaultResource is what is known of the resource without a page. A plugin
@@ -79,31 +94,36 @@ func defaultResource() []attribute.KeyValue {
 // is found stale. With a serve function it starts nothing by itself: serve
 // does, and runs until ctx ends.
 func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger, serve func(context.Context, *lifecycle.Manager) error) (err error) {
-	v, _ := buildVersion()
-	conn, err := export.Dial(s, "otelmetricsplugin/"+v)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	queue, err := delivery.Open(delivery.Config{
-		Conn: conn, Dir: s.SpoolDir, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger, Redact: conn.Redact,
-	})
-	if err != nil {
-		return err
-	}
-	cfg, scraper, err := newConfig(s, logger, queue.Accept)
+	scraper, err := newScraper(s)
 	if err != nil {
 		return err
 	}
 	defer scraper.Close()
+	conn, err := export.Dial(s, userAgent())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	spool := s.SpoolDir
+	if spool != "" {
+		spool = filepath.Join(spool, spoolName)
+	}
+	queue, err := delivery.Open(delivery.Config{
+		Conn: conn, Dir: spool, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger, Redact: conn.Redact,
+	})
+	if err != nil {
+		return err
+	}
+	cfg := newConfig(s, scraper, logger, queue.Accept)
 	cfg.Instruments = queue.Register
 	if serve != nil {
 		cfg.Spread = s.Interval
 		cfg.Dial = scraper.Dial
 	}
 	manager := lifecycle.New(cfg)
-	logger.Info("ready", "version", v, "endpoint", s.Endpoint.Target, "tls", s.Endpoint.TLS,
-		"target", scraper.String(), "interval", s.Interval)
+	v, commit := buildVersion()
+	logger.Info("ready", "version", v, "commit", commit, "endpoint", s.Endpoint.Target, "tls", s.Endpoint.TLS,
+		"target", scraper.String(), "interval", s.Interval.String())
 
 	if serve != nil {
 		err = serve(ctx, manager)
@@ -114,7 +134,9 @@ func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger,
 
 	end, cancel := context.WithTimeout(context.Background(), ending)
 	defer cancel()
-	if closeErr := manager.Close(end); closeErr != nil {
+	endCollecting, cancelCollecting := context.WithTimeout(end, collecting)
+	defer cancelCollecting()
+	if closeErr := manager.Close(endCollecting); closeErr != nil {
 		logger.Warn("the pipeline did not end in time", "error", closeErr)
 	}
 	if closeErr := queue.Close(end); closeErr != nil {
@@ -151,18 +173,24 @@ func runPlugin(ctx context.Context, s *settings.Settings, logger *slog.Logger) e
 	})
 }
 
-// printOnce writes one request to w and sends nothing.
-func printOnce(ctx context.Context, s *settings.Settings, logger *slog.Logger, w io.Writer) error {
-	cfg, scraper, err := newConfig(s, logger, func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
+// printOnce writes one request to w and sends nothing. It is cumulative whatever
+// the settings say: one page alone has no deltas.
+func printOnce(ctx context.Context, s *settings.Settings, w io.Writer) error {
+	scraper, err := newScraper(s)
+	if err != nil {
+		return err
+	}
+	defer scraper.Close()
+	s.Temporality = sdkmetric.CumulativeTemporalitySelector
+	err = lifecycle.Once(ctx, newConfig(s, scraper, nil, func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
 		line, err := receive.AppendJSON(nil, req)
 		if err == nil {
 			_, err = w.Write(append(line, '\n'))
 		}
 		return err
-	})
-	if err != nil {
-		return err
+	}))
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w; run it as root", err)
 	}
-	defer scraper.Close()
-	return lifecycle.Once(ctx, cfg)
+	return err
 }

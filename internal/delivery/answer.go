@@ -19,6 +19,10 @@ const (
 	rejected
 )
 
+// tooLargeAnswer is what the log calls the refusal of a single data point for
+// its size, which has several codes.
+const tooLargeAnswer = "too large"
+
 // maxRetryDelay bounds what a server may ask for with RetryInfo.
 const maxRetryDelay = 5 * time.Minute
 
@@ -101,6 +105,24 @@ func broken(message string) bool {
 	return false
 }
 
+// mend says what a person can do about an answer that refuses data for good.
+func mend(answer, message string) string {
+	switch answer {
+	case codes.Unauthenticated.String(), codes.PermissionDenied.String():
+		return "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
+	case codes.Unimplemented.String():
+		switch {
+		case strings.Contains(message, "Decompressor"):
+			return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
+		case strings.Contains(message, "unknown service"):
+			return "what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"
+		}
+	case tooLargeAnswer:
+		return "raise the Collector's max_recv_msg_size_mib"
+	}
+	return "the Collector's own log says why"
+}
+
 // explain names the reason for an attempt that is repeated, short and the same
 // for the same state, and what a person can do about it.
 func explain(err error) (reason, remedy string) {
@@ -127,6 +149,14 @@ var known = []struct {
 	reason, remedy string
 	texts          []string
 }{
+	// Faults of this side: no request left it.
+	{"headers_file", "make the file of OTEL_EXPORTER_OTLP_HEADERS_FILE readable by root, one name=value a line: in a plugin it must be below /var/lib/otelmetricsplugin",
+		[]string{"OTEL_EXPORTER_OTLP_HEADERS_FILE: "}},
+	{"tls_file", "make the PEM file readable by root; in a plugin its path begins with /var/lib/otelmetricsplugin",
+		[]string{"authentication handshake failed: authorities: ", "authentication handshake failed: client certificate "}},
+	{"permission_denied", "the socket must be writable for root without capabilities: start the Collector as root, or give the socket mode 0666",
+		[]string{"connect: permission denied"}},
+
 	{"tls_unknown_authority", "name the CA that signed the Collector's certificate in OTEL_EXPORTER_OTLP_CERTIFICATE",
 		[]string{"x509: certificate signed by unknown authority"}},
 	{"tls_expired", "renew the Collector's certificate, or correct the clock",
@@ -143,7 +173,7 @@ var known = []struct {
 		[]string{"status code received from server: 502", "status code received from server: 503", "status code received from server: 504"}},
 	{"not_otlp_grpc", "what listens there is no OTLP/gRPC receiver: its port is usually 4317, and 4318 is OTLP/HTTP",
 		[]string{"looked like an HTTP/1.1 header", "unexpected HTTP status code received from server", "received unexpected content-type"}},
-	{"connection_refused", "nothing listens there: start the Collector, or correct OTLP_ENDPOINT",
+	{"connection_refused", "nothing listens there: start the Collector, or correct OTLP_ENDPOINT or HTTPS_PROXY",
 		[]string{"connection refused", "connect: no such file or directory"}},
 	{"unknown_host", "the host name does not resolve: correct OTLP_ENDPOINT or the name server",
 		[]string{"no such host", "produced zero addresses", "name resolver error"}},

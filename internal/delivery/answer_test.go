@@ -75,3 +75,70 @@ func TestJudgeFollowsTheOTLPSpecification(t *testing.T) {
 		}
 	}
 }
+
+// The texts are those of this program, of grpc-go, crypto/tls and net, as an
+// attempt returned them.
+func TestExplainNamesWhatIsWrongAndItsCure(t *testing.T) {
+	const (
+		handshake = `connection error: desc = "transport: authentication handshake failed: `
+		dialing   = `connection error: desc = "transport: Error while dialing: dial `
+		headers   = "make the file of OTEL_EXPORTER_OTLP_HEADERS_FILE readable by root, one name=value a line: in a plugin it must be below /var/lib/otelmetricsplugin"
+		pem       = "make the PEM file readable by root; in a plugin its path begins with /var/lib/otelmetricsplugin"
+	)
+	for _, c := range []struct {
+		err            error
+		reason, remedy string
+	}{
+		{status.Error(codes.Unavailable, "OTEL_EXPORTER_OTLP_HEADERS_FILE: open /etc/otel/headers: permission denied"),
+			"headers_file", headers},
+		{status.Error(codes.Unavailable, `OTEL_EXPORTER_OTLP_HEADERS_FILE: line 1 of /etc/otel/headers is no name=value`),
+			"headers_file", headers},
+		{status.Error(codes.Unavailable, handshake+`authorities: open /etc/ssl/ca.pem: permission denied"`),
+			"tls_file", pem},
+		{status.Error(codes.Unavailable, handshake+`authorities: /etc/ssl/ca.pem holds no PEM certificate"`),
+			"tls_file", pem},
+		{status.Error(codes.Unavailable, handshake+`client certificate /c.pem with key /k.pem: open /c.pem: no such file or directory"`),
+			"tls_file", pem},
+		{status.Error(codes.Unavailable, dialing+`unix /run/otel.sock: connect: permission denied"`),
+			"permission_denied", "the socket must be writable for root without capabilities: start the Collector as root, or give the socket mode 0666"},
+		// The other side's.
+		{status.Error(codes.Unavailable, handshake+`tls: failed to verify certificate: x509: certificate signed by unknown authority"`),
+			"tls_unknown_authority", "name the CA that signed the Collector's certificate in OTEL_EXPORTER_OTLP_CERTIFICATE"},
+		{status.Error(codes.Unavailable, handshake+`EOF"`),
+			"tls_failed", "the TLS handshake failed: look at the versions and certificates of both sides"},
+		{status.Error(codes.Unavailable, dialing+`tcp 127.0.0.1:4317: connect: connection refused"`),
+			"connection_refused", "nothing listens there: start the Collector, or correct OTLP_ENDPOINT or HTTPS_PROXY"},
+		{withRetryInfo(codes.ResourceExhausted, time.Second),
+			"throttled", "the Collector asks for fewer requests: give it more resources"},
+		{status.Error(codes.DeadlineExceeded, "context deadline exceeded"),
+			"timeout", "no answer in time: look at the network and at the Collector's load, or raise OTEL_EXPORTER_OTLP_TIMEOUT"},
+		{status.Error(codes.Unavailable, "shutting down"),
+			"unavailable", "look at the Collector and at what is between"},
+	} {
+		if reason, remedy := explain(c.err); reason != c.reason || remedy != c.remedy {
+			t.Errorf("explain(%v) = %q, %q; want %q, %q", c.err, reason, remedy, c.reason, c.remedy)
+		}
+	}
+}
+
+func TestMendNamesTheCureOfARefusal(t *testing.T) {
+	const (
+		token = "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
+		asIs  = "the Collector's own log says why"
+	)
+	for _, c := range []struct{ answer, message, want string }{
+		{codes.Unauthenticated.String(), "no such token", token},
+		{codes.PermissionDenied.String(), "", token},
+		{codes.Unimplemented.String(), `grpc: Decompressor is not installed for grpc-encoding "gzip"`, "set OTEL_EXPORTER_OTLP_COMPRESSION=none"},
+		{codes.Unimplemented.String(), "unknown service opentelemetry.proto.collector.metrics.v1.MetricsService",
+			"what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"},
+		{codes.Unimplemented.String(), "", asIs},
+		{codes.InvalidArgument.String(), "bad metric", asIs},
+		{"partial success", "three are bad", asIs},
+		{tooLargeAnswer, "", "raise the Collector's max_recv_msg_size_mib"},
+	} {
+		if got := mend(c.answer, c.message); got != c.want {
+			t.Errorf("mend(%q, %q) = %q, want %q", c.answer, c.message, got, c.want)
+		}
+	}
+}

@@ -303,7 +303,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedRejected: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "InvalidArgument", "message": "bad metric", "points": 7.0}},
+				"answer": "InvalidArgument", "message": "bad metric",
+				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
 		"Unauthenticated": {
 			func(int, *request) (*response, error) {
@@ -311,7 +312,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedRejected: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "Unauthenticated", "message": "no such token", "points": 7.0}},
+				"answer": "Unauthenticated", "message": "no such token",
+				"remedy": "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost", "points": 7.0}},
 		},
 		"ResourceExhausted without RetryInfo": {
 			func(int, *request) (*response, error) {
@@ -319,7 +321,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedRejected: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "ResourceExhausted", "message": "quota", "points": 7.0}},
+				"answer": "ResourceExhausted", "message": "quota",
+				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
 		"partial success": {
 			func(int, *request) (*response, error) {
@@ -327,7 +330,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedPartialSuccess: 30},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "three are bad", "points": 3.0}},
+				"answer": "partial success", "message": "three are bad",
+				"remedy": "the Collector's own log says why", "points": 3.0}},
 		},
 		"partial success of more than there was": {
 			func(int, *request) (*response, error) {
@@ -335,7 +339,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedPartialSuccess: 70},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "", "points": 7.0}},
+				"answer": "partial success", "message": "",
+				"remedy": "the Collector's own log says why", "points": 7.0}},
 		},
 		"partial success of less than none": {
 			func(n int, _ *request) (*response, error) {
@@ -346,7 +351,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedPartialSuccess: 1},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "partial success", "message": "one", "points": 1.0}},
+				"answer": "partial success", "message": "one",
+				"remedy": "the Collector's own log says why", "points": 1.0}},
 		},
 		"too large by a single point": {
 			func(_ int, req *request) (*response, error) {
@@ -357,7 +363,8 @@ func TestFinalAnswersAreCountedExactly(t *testing.T) {
 			},
 			map[string]int64{DroppedTooLarge: 10},
 			[]map[string]any{{"level": "WARN", "msg": "the Collector refuses data points: they are dropped",
-				"answer": "too large", "message": "grpc: received message larger than max (5 vs. 4)", "points": 1.0}},
+				"answer": "too large", "message": "grpc: received message larger than max (5 vs. 4)",
+				"remedy": "raise the Collector's max_recv_msg_size_mib", "points": 1.0}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -593,12 +600,12 @@ func TestCloseLeavesTheRestOnTheDiskAndDoesNotWaitForACollectorThatIsAway(t *tes
 			time.Sleep(time.Second)
 		}
 		begin := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if err := q.Close(ctx); err != nil {
 			t.Error(err)
 		}
-		if d := time.Since(begin); d > 3*time.Second {
+		if d := time.Since(begin); d > time.Second {
 			t.Errorf("Close took %v", d)
 		}
 		if err := q.Accept(t.Context(), page(11, 1)); !errors.Is(err, ErrClosed) {
@@ -684,11 +691,11 @@ func TestAcceptIsSafeForConcurrentUse(t *testing.T) {
 }
 
 // TestMemoryIsFlatOverAWeekWithoutACollector has the size of the real page and
-// a spool that is full after a day.
+// a spool that is full within a day.
 func TestMemoryIsFlatOverAWeekWithoutACollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &host{}
-		q := open(t, Config{Conn: h.conn(t), Dir: t.TempDir(), MaxBytes: 8 << 20,
+		q := open(t, Config{Conn: h.conn(t), Dir: t.TempDir(), MaxBytes: 4 << 20,
 			MaxBackoff: 5 * time.Minute}) // most of the work is in the probes
 		req := realPage(t)
 		var first, most uint64
@@ -718,7 +725,7 @@ func TestMemoryIsFlatOverAWeekWithoutACollector(t *testing.T) {
 		}
 		s := q.Stats()
 		points := int64(countPoints(req))
-		if s.Dropped[DroppedQueueFull] == 0 || s.Dropped[DroppedQueueFull]+s.QueuedPoints != int64(days)*288*points || s.DiskBytes > 8<<20 {
+		if s.Dropped[DroppedQueueFull] == 0 || s.Dropped[DroppedQueueFull]+s.QueuedPoints != int64(days)*288*points || s.DiskBytes > 4<<20 {
 			t.Errorf("%+v", s)
 		}
 		h.mu.Lock()

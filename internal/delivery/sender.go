@@ -10,6 +10,7 @@ import (
 
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
@@ -211,6 +212,9 @@ func (q *Queue) attempt(data []byte, wait bool) (*colmetricpb.ExportMetricsServi
 	defer spill.Stop()
 	ctx, cancel := context.WithTimeout(q.ctx, q.cfg.Timeout)
 	defer cancel()
+	if wait {
+		defer q.cutShort(cancel)()
+	}
 	if c, ok := q.cfg.Conn.(interface{ ResetConnectBackoff() }); ok && wait {
 		c.ResetConnectBackoff() // the pauses are this package's, the connection's would come on top
 	}
@@ -218,6 +222,28 @@ func (q *Queue) attempt(data []byte, wait bool) (*colmetricpb.ExportMetricsServi
 	err := q.cfg.Conn.Invoke(ctx, colmetricpb.MetricsService_Export_FullMethodName, serialised(data), reply,
 		sendSerialised, grpc.WaitForReady(wait))
 	return reply, err
+}
+
+// cutShort calls cancel if Close is called while the connection is not there and
+// all that waits is on the disk: nothing is gained by waiting for it. It watches
+// until the function that it returns is called.
+func (q *Queue) cutShort(cancel func()) (done func()) {
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-q.closing:
+		case <-over:
+			return
+		}
+		q.mu.Lock()
+		saved := q.held == 0
+		q.mu.Unlock()
+		c, ok := q.cfg.Conn.(interface{ GetState() connectivity.State })
+		if saved && ok && c.GetState() != connectivity.Ready {
+			cancel()
+		}
+	}()
+	return func() { close(over) }
 }
 
 // answered does what the Collector's final answer to it asks for.
@@ -261,7 +287,7 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 			q.log.Info("the Collector warns no more")
 		}
 	case tooLarge:
-		q.refused(DroppedTooLarge, it.points, "too large", message)
+		q.refused(DroppedTooLarge, it.points, tooLargeAnswer, message)
 	case rejected:
 		q.refused(DroppedRejected, it.points, status.Code(err).String(), message)
 	}
@@ -272,7 +298,8 @@ func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb
 func (q *Queue) refused(reason string, points int, answer, message string) {
 	q.drop(reason, points)
 	if q.states.refusal.begin(answer, points) {
-		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", q.quote(message), "points", points)
+		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", q.quote(message),
+			"remedy", mend(answer, message), "points", points)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"regexp"
@@ -21,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
@@ -72,9 +74,6 @@ func Dial(s *settings.Settings, userAgent string) (*Conn, error) {
 		// no more often than servers allow a client without streams.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.WithDisableServiceConfig(), // no DNS TXT record configures this client
-		// An answer is a few words.
-		grpc.WithMaxHeaderListSize(64 << 10),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 10)),
 	}
 	if s.Gzip {
 		options = append(options, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
@@ -165,7 +164,7 @@ func (t *tlsFiles) Clone() credentials.TransportCredentials { return newTLS(t.fi
 func (t *tlsFiles) config() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.files.CA != "" {
-		pem, err := os.ReadFile(t.files.CA)
+		pem, err := readFile(t.files.CA)
 		if err != nil {
 			return nil, fmt.Errorf("authorities: %w", err)
 		}
@@ -175,13 +174,48 @@ func (t *tlsFiles) config() (*tls.Config, error) {
 		}
 	}
 	if t.files.Certificate != "" {
-		pair, err := tls.LoadX509KeyPair(t.files.Certificate, t.files.Key)
+		pair, err := t.pair()
 		if err != nil {
 			return nil, fmt.Errorf("client certificate %s with key %s: %w", t.files.Certificate, t.files.Key, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
+}
+
+func (t *tlsFiles) pair() (tls.Certificate, error) {
+	cert, err := readFile(t.files.Certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := readFile(t.files.Key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, key)
+}
+
+// maxFile bounds the files of certificates, keys and headers.
+const maxFile = 1 << 20
+
+// readFile reads a regular file of at most maxFile bytes. What is read at each
+// request and handshake must not wait, as opening a FIFO does, nor have no end,
+// as a device has.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%s has %d bytes, more than the %d that such a file may have", path, info.Size(), maxFile)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
 // headers are the headers of every request. Those of the file are read for each
@@ -207,7 +241,7 @@ func (h *headers) read() (map[string]string, error) {
 	if h.file == "" {
 		return h.fixed, nil
 	}
-	text, err := os.ReadFile(h.file)
+	text, err := readFile(h.file)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -128,7 +129,7 @@ func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
 	for _, step := range []struct{ content, want string }{
 		{"", "OTEL_EXPORTER_OTLP_HEADERS_FILE: open " + file + ": no such file or directory"},
 		{"authorization secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 1 of " + file + " is no name=value"},
-		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + `: "bad name" is no name of a header`},
+		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + ": what stands before the = is no name of a header"},
 	} {
 		if step.content != "" {
 			write(t, file, step.content)
@@ -145,6 +146,34 @@ func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
 		}
 		if got := (<-target.seen).Get("authorization"); len(got) != 1 || got[0] != secret {
 			t.Errorf("the header is %q, want %q", got, secret)
+		}
+	}
+}
+
+func TestAFileThatIsNoneIsAnErrorAtOnce(t *testing.T) {
+	target := serve(t, "tcp", "127.0.0.1:0")
+	dir := t.TempDir()
+	fifo, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "huge")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, huge, "")
+	if err := os.Truncate(huge, 3<<30); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		fifo:        fifo + " is no regular file",
+		dir:         dir + " is no regular file",
+		"/dev/zero": "/dev/zero is no regular file",
+		huge:        huge + " has 3221225472 bytes, more than the 1048576 that such a file may have",
+	} {
+		err := send(t, dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, HeadersFile: path}))
+		if want := "OTEL_EXPORTER_OTLP_HEADERS_FILE: " + want; status.Code(err) != codes.Unavailable || status.Convert(err).Message() != want {
+			t.Errorf("the headers: %v, want %s", err, want)
+		}
+		err = send(t, dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address, TLS: true}, TLS: settings.TLSFiles{CA: path}}))
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "authorities: "+want) {
+			t.Errorf("the authorities: %v, want %s", err, want)
 		}
 	}
 }

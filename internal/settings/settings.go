@@ -15,9 +15,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/docker/go-units"
 	"go.opentelemetry.io/otel/attribute"
@@ -88,6 +91,24 @@ func Variables() []string {
 	return names
 }
 
+// Unused returns the names of the variables of OpenTelemetry in environ, as
+// os.Environ has it, that are set and are no settings: whoever set one expects
+// something of it.
+func Unused(environ []string) (names []string) {
+	known := append(Variables(), protocols...)
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "OTEL_") && value != "" && !slices.Contains(known, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// protocols are judged and have one value.
+var protocols = []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"}
+
 // Settings are the judged settings.
 type Settings struct {
 	Endpoint    Endpoint
@@ -156,13 +177,16 @@ func Read(values Values, getenv func(string) string) (*Settings, error) {
 		LogFormat: oneOf(&r, setting{"LOG_FORMAT", values.LogFormat}, logging.Text,
 			option("text", logging.Text), option("json", logging.JSON)),
 	}
+	if p := r.exporter("PROTOCOL"); p.value != "" && p.value != "grpc" {
+		r.bad(p, "want grpc, the one protocol that is spoken here")
+	}
 	if values.SpoolDir != "none" {
 		s.SpoolDir = r.path("SPOOL_DIR", values.SpoolDir, DefaultSpoolDir)
 	}
 	s.Scrape = scrape.Config{
 		URL: r.scrapeURL(values.ScrapeURL),
 		Timeout: r.duration(setting{"SCRAPE_TIMEOUT", values.ScrapeTimeout},
-			min(scrape.DefaultTimeout, max(s.Interval, time.Millisecond)), time.Millisecond, time.Hour),
+			min(scrape.DefaultTimeout, s.Interval), time.Millisecond, s.Interval),
 		MaxBytes:      r.size(setting{"SCRAPE_MAX_BYTES", values.ScrapeMaxBytes}, scrape.DefaultMaxBytes, 1),
 		MaxSamples:    r.count(setting{"SCRAPE_MAX_SAMPLES", values.ScrapeMaxSamples}, scrape.DefaultMaxSamples),
 		MaxLabelBytes: int(r.size(setting{"SCRAPE_MAX_LABEL_BYTES", values.ScrapeMaxLabelBytes}, scrape.DefaultMaxLabelBytes, 1)),
@@ -191,10 +215,17 @@ type reader struct {
 	problems []string
 }
 
-// bad notes that a setting is bad; it shows the value.
+// bad notes that a setting is bad; it shows the value, quoted and cut short.
 func (r *reader) bad(s setting, format string, args ...any) {
-	r.problems = append(r.problems, fmt.Sprintf("%s=%q: %s", s.name, s.value, fmt.Sprintf(format, args...)))
+	shown := strconv.Quote(s.value)
+	if len(s.value) > maxShown {
+		shown = strconv.Quote(s.value[:maxShown]) + "..."
+	}
+	r.problems = append(r.problems, fmt.Sprintf("%s=%s: %s", s.name, shown, fmt.Sprintf(format, args...)))
 }
+
+// maxShown bounds what is shown of a value.
+const maxShown = 200
 
 // badSecret notes that a setting is bad, and does not show the value.
 func (r *reader) badSecret(name, format string, args ...any) {
@@ -224,6 +255,15 @@ func (r *reader) endpoint(value string) Endpoint {
 	}
 	insecure := oneOf(r, r.exporter("INSECURE"), false, option("true", true), option("false", false))
 
+	if strings.Contains(s.value, "@") {
+		// Nothing of it is shown: what stands there is a password.
+		r.badSecret(s.name, "the endpoint holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE")
+		return Endpoint{}
+	}
+	if strings.Contains(s.value, "?") {
+		r.badSecret(s.name, "a gRPC endpoint has no query; %s", wantEndpoint)
+		return Endpoint{}
+	}
 	if !strings.Contains(s.value, "://") {
 		if why := hostPort(s.value); why != "" {
 			r.bad(s, "%s; %s", why, wantEndpoint)
@@ -236,16 +276,12 @@ func (r *reader) endpoint(value string) Endpoint {
 		r.badSecret(s.name, "not a URL; %s", wantEndpoint)
 		return Endpoint{}
 	}
-	if u.User != nil {
-		r.badSecret(s.name, "the URL holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE")
-		return Endpoint{}
-	}
 	why := ""
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix" && u.Scheme != "dns":
 		why = fmt.Sprintf("unknown scheme %q", u.Scheme)
-	case u.RawQuery != "" || u.Fragment != "":
-		why = "a gRPC endpoint has no query and no fragment"
+	case u.Fragment != "":
+		why = "a gRPC endpoint has no fragment"
 	case u.Scheme == "unix":
 		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || u.Path == "/" {
 			why = "no absolute path after unix://"
@@ -311,8 +347,12 @@ func (r *reader) headers() map[string]string {
 // error that does not show the value.
 func Header(name, value string) (string, error) {
 	lower := strings.ToLower(name)
-	if !httpguts.ValidHeaderFieldName(lower) || strings.HasPrefix(lower, "grpc-") {
-		return "", fmt.Errorf("%q is no name of a header", name)
+	switch {
+	case !httpguts.ValidHeaderFieldName(lower):
+		// Not quoted: "authorization: Bearer SECRET=" has the secret in it.
+		return "", errors.New("what stands before the = is no name of a header")
+	case strings.HasPrefix(lower, "grpc-"), lower == "content-type", lower == "user-agent", lower == "te":
+		return "", fmt.Errorf("the header %q is gRPC's own", name)
 	}
 	for _, c := range []byte(value) {
 		if c < ' ' || c > '~' {
@@ -324,10 +364,17 @@ func Header(name, value string) (string, error) {
 
 func (r *reader) resource() []attribute.KeyValue {
 	var attrs []attribute.KeyValue
-	for _, p := range r.pairs("OTEL_RESOURCE_ATTRIBUTES") {
+	for i, p := range r.pairs("OTEL_RESOURCE_ATTRIBUTES") {
+		if !utf8.ValidString(p.name) || !utf8.ValidString(p.value) {
+			r.badSecret("OTEL_RESOURCE_ATTRIBUTES", "item %d is not UTF-8", i+1)
+			continue
+		}
 		attrs = append(attrs, attribute.String(p.name, p.value))
 	}
 	if name := r.getenv("OTEL_SERVICE_NAME"); name != "" {
+		if !utf8.ValidString(name) {
+			r.bad(setting{"OTEL_SERVICE_NAME", name}, "want UTF-8")
+		}
 		attrs = append(attrs, attribute.String("service.name", name))
 	}
 	return attrs
@@ -439,15 +486,25 @@ func (r *reader) regexp(s setting) *regexp.Regexp {
 	}
 	_, err := regexp.Compile(s.value) // first by itself: "a)(b" would compile between the anchors
 	if err != nil {
-		r.bad(s, "want an RE2 expression: %v", err)
+		r.bad(s, "want an RE2 expression: %s", regexpFault(err))
 		return nil
 	}
 	anchored, err := regexp.Compile("^(?:" + s.value + ")$")
 	if err != nil {
-		r.bad(s, "want an RE2 expression that can be anchored: %v", err)
+		r.bad(s, "want an RE2 expression that can be anchored: %s", regexpFault(err))
 		return nil
 	}
 	return anchored
+}
+
+// regexpFault says what is wrong with an expression without showing it: the
+// error of regexp holds it as it is, line breaks included.
+func regexpFault(err error) string {
+	var fault *syntax.Error
+	if errors.As(err, &fault) {
+		return string(fault.Code)
+	}
+	return "it does not compile"
 }
 
 type choice[T any] struct {

@@ -191,16 +191,21 @@ func TestEachBadSettingIsNamedWithWhatIsAccepted(t *testing.T) {
 		{"OTLP_ENDPOINT", "c:otlp", `OTLP_ENDPOINT="c:otlp": the port "otlp" is no number from 1 to 65535` + wantEndpoint},
 		{"OTLP_ENDPOINT", "http://c:0", `OTLP_ENDPOINT="http://c:0": the port "0" is no number from 1 to 65535` + wantEndpoint},
 		{"OTLP_ENDPOINT", "http://c:4318/v1/metrics", `OTLP_ENDPOINT="http://c:4318/v1/metrics": the path "/v1/metrics" belongs to OTLP over HTTP; this is OTLP over gRPC, which has none` + wantEndpoint},
-		{"OTLP_ENDPOINT", "https://c:1?a=b", `OTLP_ENDPOINT="https://c:1?a=b": a gRPC endpoint has no query and no fragment` + wantEndpoint},
+		{"OTLP_ENDPOINT", "https://c:1?a=b", `OTLP_ENDPOINT: a gRPC endpoint has no query` + wantEndpoint},
 		{"OTLP_ENDPOINT", "unix://otel.sock", `OTLP_ENDPOINT="unix://otel.sock": no absolute path after unix://` + wantEndpoint},
 		{"OTLP_ENDPOINT", "dns://8.8.8.8/c:1", `OTLP_ENDPOINT="dns://8.8.8.8/c:1": a host between dns:// and the path names a DNS server, which is not supported` + wantEndpoint},
-		{"OTLP_ENDPOINT", "https://me:secret@c:1", `OTLP_ENDPOINT: the URL holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
-		{"OTLP_ENDPOINT", "https://me:secret@c:1x", `OTLP_ENDPOINT: not a URL` + wantEndpoint},
+		{"OTLP_ENDPOINT", "https://me:secret@c:1", `OTLP_ENDPOINT: the endpoint holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
+		{"OTLP_ENDPOINT", "me:secret@c:1", `OTLP_ENDPOINT: the endpoint holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
+		{"OTLP_ENDPOINT", "https://c:1?token=secret", `OTLP_ENDPOINT: a gRPC endpoint has no query` + wantEndpoint},
+		{"OTLP_ENDPOINT", "https://c:1#x", `OTLP_ENDPOINT="https://c:1#x": a gRPC endpoint has no fragment` + wantEndpoint},
+		{"OTLP_ENDPOINT", "https://c:1x", `OTLP_ENDPOINT: not a URL` + wantEndpoint},
+		{"OTLP_ENDPOINT", strings.Repeat("x", 300), `OTLP_ENDPOINT="` + strings.Repeat("x", 200) + `"...: missing port in address` + wantEndpoint},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "x", `OTEL_EXPORTER_OTLP_ENDPOINT="x": missing port in address` + wantEndpoint},
 		{"OTEL_EXPORTER_OTLP_INSECURE", "yes", `OTEL_EXPORTER_OTLP_INSECURE="yes": want true or false`},
 		{"OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret,secret", `OTEL_EXPORTER_OTLP_HEADERS: item 2 is no name=value with the value percent-encoded; want name=value,name=value`},
 		{"OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=%zzsecret", `OTEL_EXPORTER_OTLP_METRICS_HEADERS: item 1 is no name=value with the value percent-encoded; want name=value,name=value`},
-		{"OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", `OTEL_EXPORTER_OTLP_HEADERS: "a b" is no name of a header`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", `OTEL_EXPORTER_OTLP_HEADERS: what stands before the = is no name of a header`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer secret==", `OTEL_EXPORTER_OTLP_HEADERS: what stands before the = is no name of a header`},
 		{"OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0A", `OTEL_EXPORTER_OTLP_HEADERS: the value of header "a" has a character that is not printable ASCII`},
 		{"OTEL_EXPORTER_OTLP_HEADERS_FILE", "headers", `OTEL_EXPORTER_OTLP_HEADERS_FILE="headers": want an absolute path`},
 		{"OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem", `OTEL_EXPORTER_OTLP_CERTIFICATE="ca.pem": want an absolute path`},
@@ -211,11 +216,18 @@ func TestEachBadSettingIsNamedWithWhatIsAccepted(t *testing.T) {
 		{"OTEL_METRIC_EXPORT_INTERVAL", "soon", `OTEL_METRIC_EXPORT_INTERVAL="soon": want milliseconds, as 15000, or a duration, as 15s, from 100ms to 24h0m0s`},
 		{"OTEL_METRIC_EXPORT_INTERVAL", "-5", `OTEL_METRIC_EXPORT_INTERVAL="-5": want milliseconds, as 15000, or a duration, as 15s, from 100ms to 24h0m0s`},
 		{"OTEL_RESOURCE_ATTRIBUTES", "team", `OTEL_RESOURCE_ATTRIBUTES: item 1 is no name=value with the value percent-encoded; want name=value,name=value`},
-		{"METRICS_INCLUDE", "a(", "METRICS_INCLUDE=\"a(\": want an RE2 expression: error parsing regexp: missing closing ): `a(`"},
-		{"METRICS_EXCLUDE", "a)(b", "METRICS_EXCLUDE=\"a)(b\": want an RE2 expression: error parsing regexp: unexpected ): `a)(b`"},
-		{"METRICS_EXCLUDE", `\Qa`, "METRICS_EXCLUDE=\"\\\\Qa\": want an RE2 expression that can be anchored: error parsing regexp: missing closing ): `^(?:\\Qa)$`"},
-		{"SCRAPE_URL", "http://me:secret@", `SCRAPE_URL="http://me:xxxxx@": want unix:///path/of/socket or http://host:port/metrics`},
-		{"SCRAPE_TIMEOUT", "1d", `SCRAPE_TIMEOUT="1d": want milliseconds, as 15000, or a duration, as 15s, from 1ms to 1h0m0s`},
+		{"METRICS_INCLUDE", "a(", "METRICS_INCLUDE=\"a(\": want an RE2 expression: missing closing )"},
+		{"METRICS_EXCLUDE", "a)(b", "METRICS_EXCLUDE=\"a)(b\": want an RE2 expression: unexpected )"},
+		{"METRICS_EXCLUDE", `\Qa`, "METRICS_EXCLUDE=\"\\\\Qa\": want an RE2 expression that can be anchored: missing closing )"},
+		{"METRICS_INCLUDE", "(\nlevel=INFO", `METRICS_INCLUDE="(\nlevel=INFO": want an RE2 expression: missing closing )`},
+		{"OTEL_RESOURCE_ATTRIBUTES", "a=%ff", `OTEL_RESOURCE_ATTRIBUTES: item 1 is not UTF-8`},
+		{"OTEL_SERVICE_NAME", "\xff", `OTEL_SERVICE_NAME="\xff": want UTF-8`},
+		{"SCRAPE_URL", "me:secret@host:9090/m", `SCRAPE_URL="(not a URL)": want unix:///path/of/socket or http://host:port/metrics`},
+		{"SCRAPE_URL", "http://me:secret@", `SCRAPE_URL="http://xxxxx@": want unix:///path/of/socket or http://host:port/metrics`},
+		{"SCRAPE_TIMEOUT", "1d", `SCRAPE_TIMEOUT="1d": want milliseconds, as 15000, or a duration, as 15s, from 1ms to 15s`},
+		{"SCRAPE_TIMEOUT", "16s", `SCRAPE_TIMEOUT="16s": want milliseconds, as 15000, or a duration, as 15s, from 1ms to 15s`}, // the interval
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", `OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf": want grpc, the one protocol that is spoken here`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "User-Agent=secret", `OTEL_EXPORTER_OTLP_HEADERS: the header "User-Agent" is gRPC's own`},
 		{"SCRAPE_MAX_BYTES", "big", `SCRAPE_MAX_BYTES="big": want a size of at least 1B, as 64MiB`},
 		{"SCRAPE_MAX_SAMPLES", "0", `SCRAPE_MAX_SAMPLES="0": want a number of at least 1`},
 		{"PLUGIN_SOCKET", "p.sock", `PLUGIN_SOCKET="p.sock": want an absolute path`},
@@ -241,6 +253,16 @@ func TestOneMessageNamesEveryBadSetting(t *testing.T) {
 		`; LOG_LEVEL="loud": want debug, info, warn or error`
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is\n%v, want\n%s", err, want)
+	}
+}
+
+func TestVariablesOfOpenTelemetryThatAreNoSettingsAreNamed(t *testing.T) {
+	got := settings.Unused([]string{
+		"OTEL_SDK_DISABLED=true", "OTEL_EXPORTER_OTLP_ENDPOINT=x", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_TIMEOUT=",
+		"PATH=/bin", "OTEL_METRIC_EXPORT_TIMEOUT=1",
+	})
+	if want := []string{"OTEL_METRIC_EXPORT_TIMEOUT", "OTEL_SDK_DISABLED"}; !slices.Equal(got, want) {
+		t.Errorf("unused are %v, want %v", got, want)
 	}
 }
 

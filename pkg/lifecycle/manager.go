@@ -18,15 +18,15 @@ import (
 	"time"
 
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+
+	"otelmetricsplugin/pkg/translate"
 )
 
 const (
-	// collection bounds one collection with its export, both of which bound
-	// themselves: it only keeps a fault of either from lasting for ever.
-	collection = time.Minute
-	// ending bounds the end of a pipeline, its last collection and export
-	// included.
-	ending = 4 * time.Second
+	// slack is what a collection with its export may take beyond the interval.
+	// Both bound themselves: it only keeps a fault of either from lasting for
+	// ever.
+	slack = time.Minute
 	// answer bounds how long StopMetrics waits for the last page to be read:
 	// once it is answered the engine closes the metrics socket.
 	answer = time.Second
@@ -50,9 +50,14 @@ type Manager struct {
 	stale chan struct{}
 
 	mu      sync.Mutex
+	closed  bool               // Close was called: no Start any more
 	current *run               // the last pipeline started; nil before the first
 	unwatch context.CancelFunc // ends the last watch for a stale socket
 	watches sync.WaitGroup
+
+	// translator is that of all pipelines, of which there is one at a time: what
+	// a page before Stop has said holds after Start.
+	translator *translate.Translator
 }
 
 // New returns a Manager that has started nothing.
@@ -72,15 +77,18 @@ type run struct {
 }
 
 // Start starts a pipeline unless one runs, and returns at once. If one is still
-// ending, the new one follows it.
+// ending, the new one follows it. After Close it does nothing.
 func (m *Manager) Start() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
 	m.watch()
 	if m.current != nil && !m.current.stopped {
 		return
 	}
-	before := closed
+	before := over
 	if m.current != nil {
 		before = m.current.done
 	}
@@ -114,9 +122,12 @@ func (m *Manager) Stop() {
 	}
 }
 
-// Close stops the pipeline and waits until it is gone or ctx ends, which is
-// the error then.
+// Close stops the pipeline for good and waits until it is gone or ctx ends,
+// which is the error then.
 func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
 	m.Stop()
 	m.watches.Wait()
 	m.mu.Lock()
@@ -136,7 +147,8 @@ func (m *Manager) Close(ctx context.Context) error {
 // Stale is closed when the metrics socket was found stale, see [ErrStale].
 func (m *Manager) Stale() <-chan struct{} { return m.stale }
 
-var closed = func() <-chan struct{} {
+// over is closed: nothing to wait for.
+var over = func() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
@@ -145,7 +157,18 @@ var closed = func() <-chan struct{} {
 // run runs one pipeline after the one before is gone.
 func (m *Manager) run(r *run, before <-chan struct{}) {
 	defer close(r.done)
-	<-before
+	select {
+	case <-before:
+	default:
+		select {
+		case <-before:
+		case <-r.stop:
+			// Stopped before it began: the pipeline before makes the last
+			// collection. A storm of Start and Stop leaves one of each.
+			<-before
+			return
+		}
+	}
 
 	// The reader's ticks follow its creation, so the pipeline is built when
 	// its first collection is due. A Stop before that still collects once.
@@ -160,14 +183,19 @@ func (m *Manager) run(r *run, before <-chan struct{}) {
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	p, err := newPipeline(ctx, m.cfg, r.stop, r.scraped, func(e sdkmetric.Exporter, producer sdkmetric.Producer) sdkmetric.Reader {
+	p, err := newPipeline(ctx, m.cfg, m.translator, r.stop, r.scraped, func(e sdkmetric.Exporter, producer sdkmetric.Producer) sdkmetric.Reader {
 		return sdkmetric.NewPeriodicReader(e, sdkmetric.WithProducer(producer),
-			sdkmetric.WithInterval(m.cfg.Interval), sdkmetric.WithTimeout(collection))
+			sdkmetric.WithInterval(m.cfg.Interval), sdkmetric.WithTimeout(m.cfg.Interval+slack))
 	})
 	if err != nil {
-		m.cfg.Logger.Error("the pipeline could not be built", "error", err)
+		m.cfg.Logger.Error("the pipeline could not be built; the next StartMetrics tries again", "error", err)
+		m.mu.Lock()
+		r.stopped = true
+		m.mu.Unlock()
 		return
 	}
+	m.translator = p.translator
+
 	// The first collection; the reader makes one at each interval after it.
 	if !isClosed(r.stop) {
 		first, cancelFirst := context.WithCancel(ctx)
@@ -182,23 +210,11 @@ func (m *Manager) run(r *run, before <-chan struct{}) {
 	}
 	<-r.stop
 
-	// The last one, through the reader's own goroutine so that nothing under
-	// way is cut off, and then the end.
-	end, cancelEnd := context.WithTimeout(ctx, ending)
-	defer cancelEnd()
-	if err := p.provider.ForceFlush(end); err != nil {
+	// Shutdown waits for a collection under way, whose scrape is cut off and
+	// whose export is not, and makes the last one. It takes as long as these
+	// bound themselves; whoever cannot wait has Close.
+	if err := p.provider.Shutdown(context.WithValue(ctx, lastCollection{}, true)); err != nil {
 		m.cfg.Logger.Warn("the last export failed", "error", err)
-	}
-	gone := make(chan error, 1)
-	// The reader's wait for its goroutine ignores the context.
-	go func() { gone <- p.provider.Shutdown(end) }()
-	select {
-	case err = <-gone:
-	case <-end.Done():
-		err = end.Err()
-	}
-	if err != nil {
-		m.cfg.Logger.Warn("the pipeline did not end cleanly", "error", err)
 	}
 }
 
@@ -213,16 +229,19 @@ func (m *Manager) watch() {
 	m.unwatch = cancel
 	m.watches.Go(func() {
 		defer cancel()
-		over := time.After(grace)
+		late := time.After(grace)
 		again := time.NewTicker(retry)
 		defer again.Stop()
 		for {
-			if err := m.cfg.Dial(ctx); !errors.Is(err, syscall.ECONNREFUSED) {
+			dial, cancelDial := context.WithTimeout(ctx, retry)
+			err := m.cfg.Dial(dial)
+			cancelDial()
+			if !errors.Is(err, syscall.ECONNREFUSED) {
 				return // alive, or ill in a way that a restart does not cure
 			}
 			select {
 			case <-again.C:
-			case <-over:
+			case <-late:
 				m.foundStale()
 				return
 			case <-ctx.Done():

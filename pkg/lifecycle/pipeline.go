@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -73,13 +72,12 @@ type pipeline struct {
 	up, duration, samples, kept metric.Float64Observable
 	dropped                     metric.Int64ObservableCounter
 
-	stopping <-chan struct{} // closed: the next page is the last
-	scraped  chan struct{}   // closed when the last page has been read
+	stopping <-chan struct{} // closed: a scrape under way is cut off, and only the last one is made
+	scraped  chan<- struct{} // closed when the last page has been read
 
 	// Of the last collection; a reader's collections never overlap.
 	result   *translate.Result
 	err      error
-	given    bool // whether the collection was given up and exports nothing
 	resource *resource.Resource
 	lost     map[string]int64 // dropped points since the start, by reason
 	dropping bool             // whether any were dropped in it
@@ -95,10 +93,16 @@ const (
 	failing
 )
 
+// lastCollection in a context makes the collection the last one.
+type lastCollection struct{}
+
+// errStopped is why a scrape that was under way at Stop is cut off.
+var errStopped = errors.New("cut off by the end of the pipeline")
+
 // newPipeline builds a pipeline whose reader is made by newReader from the
-// pipeline's exporter and Producer. After stopping is closed it reads one page
-// more and closes scraped then.
-func newPipeline(ctx context.Context, cfg Config, stopping <-chan struct{}, scraped chan struct{}, newReader func(sdkmetric.Exporter, sdkmetric.Producer) sdkmetric.Reader) (*pipeline, error) {
+// pipeline's exporter and Producer. It goes on where the translator ended; nil
+// begins anew.
+func newPipeline(ctx context.Context, cfg Config, translator *translate.Translator, stopping <-chan struct{}, scraped chan<- struct{}, newReader func(sdkmetric.Exporter, sdkmetric.Producer) sdkmetric.Reader) (*pipeline, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -109,15 +113,16 @@ func newPipeline(ctx context.Context, cfg Config, stopping <-chan struct{}, scra
 	if err != nil {
 		return nil, fmt.Errorf("exporter: %w", err)
 	}
+	if translator == nil {
+		translator = translate.New(translate.Config{Version: cfg.Version, Temporality: exporter.Temporality, Keep: cfg.Keep})
+	}
 	p := &pipeline{
-		cfg: cfg,
-		translator: translate.New(translate.Config{
-			Version: cfg.Version, Temporality: exporter.Temporality, Keep: cfg.Keep,
-		}),
-		stopping: stopping,
-		scraped:  scraped,
-		result:   &translate.Result{},
-		lost:     map[string]int64{},
+		cfg:        cfg,
+		translator: translator,
+		stopping:   stopping,
+		scraped:    scraped,
+		result:     &translate.Result{},
+		lost:       map[string]int64{},
 	}
 	p.describe(nil)
 	p.reader = newReader(&describing{exporter, p}, p)
@@ -164,44 +169,21 @@ func (p *pipeline) instrument() error {
 // observe is the callback of the instruments: it scrapes the page, translates
 // it and observes how that went. A failed scrape is no error, which would throw
 // the collection away, but data: up is 0.
+//
+// A collection that Stop cuts off has neither families nor up. It is exported
+// all the same: its other instruments have moved on, and what they were given
+// would be missing from their sums.
 func (p *pipeline) observe(ctx context.Context, o metric.Observer) error {
-	p.given = false
-	last := isClosed(p.stopping)
-	if last && isClosed(p.scraped) {
-		// The reader's Shutdown collects once more; the last page is out.
-		p.giveUp()
-		return nil
-	}
-	bound := time.Duration(math.MaxInt64)
-	if last {
-		bound = lastScrape
-	}
-	ctx, cancel := context.WithTimeout(ctx, bound)
-	defer cancel()
-	if !last {
-		// A page that hangs must not keep the last one waiting.
-		go func() {
-			select {
-			case <-p.stopping:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-	}
-
 	at, start := p.cfg.Now(), time.Now()
-	families, err := p.cfg.Scrape(ctx)
+	families, err := p.scrape(ctx)
 	duration := time.Since(start)
-	if last {
-		close(p.scraped)
-	} else if err != nil && ctx.Err() != nil {
-		// The page is not to blame. The collection leaves no trace: the next
-		// one starts where the one before ended.
-		p.giveUp()
-		return nil
-	}
 
 	p.err = err
+	if errors.Is(err, errStopped) {
+		p.result = &translate.Result{}
+		p.observeLost(o)
+		return nil
+	}
 	up := 1.0
 	if err != nil {
 		up = 0
@@ -217,10 +199,43 @@ func (p *pipeline) observe(ctx context.Context, o metric.Observer) error {
 	o.ObserveFloat64(p.duration, duration.Seconds())
 	o.ObserveFloat64(p.samples, float64(p.result.Samples))
 	o.ObserveFloat64(p.kept, float64(p.result.Kept))
+	p.observeLost(o)
+	return nil
+}
+
+func (p *pipeline) observeLost(o metric.Observer) {
 	for reason, n := range p.lost {
 		o.ObserveInt64(p.dropped, n, metric.WithAttributes(attribute.String("reason", reason)))
 	}
-	return nil
+}
+
+// scrape reads the page once. The error is errStopped where Stop, and not the
+// page, is to blame that there is none.
+func (p *pipeline) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
+	if ctx.Value(lastCollection{}) != nil {
+		defer close(p.scraped)
+		ctx, cancel := context.WithTimeout(ctx, lastScrape)
+		defer cancel()
+		return p.cfg.Scrape(ctx)
+	}
+	if isClosed(p.stopping) {
+		return nil, errStopped
+	}
+	// A page that hangs must not keep the last one waiting.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	families, err := p.cfg.Scrape(ctx)
+	if errors.Is(err, context.Canceled) && isClosed(p.stopping) {
+		err = errStopped
+	}
+	return families, err
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -230,12 +245,6 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// giveUp makes the collection under way one that exports nothing.
-func (p *pipeline) giveUp() {
-	p.given = true
-	p.result = &translate.Result{}
 }
 
 // report logs the first scrape and each change from success to failure and
@@ -251,9 +260,12 @@ func (p *pipeline) report(err error) {
 	case p.state == failing:
 		p.cfg.Logger.Warn("the scrape failed; up is 0 until one succeeds", "error", err)
 	case before == unknown:
-		p.cfg.Logger.Info("the first page was read", "samples", p.result.Samples)
+		p.cfg.Logger.Info("the first page was read", "samples", p.result.Samples, "kept", p.result.Kept)
 	default:
-		p.cfg.Logger.Info("the scrape succeeds again", "samples", p.result.Samples)
+		p.cfg.Logger.Info("the scrape succeeds again", "samples", p.result.Samples, "kept", p.result.Kept)
+	}
+	if p.state == succeeding && p.state != before && p.result.Kept == 0 && p.result.Samples > 0 {
+		p.cfg.Logger.Warn("METRICS_INCLUDE and METRICS_EXCLUDE leave nothing of the page", "remedy", "they match whole names, as engine_daemon_.*")
 	}
 }
 
@@ -302,7 +314,7 @@ type describing struct {
 }
 
 func (d *describing) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
-	if d.pipeline.given {
+	if len(rm.ScopeMetrics) == 0 {
 		return nil
 	}
 	described := metricdata.ResourceMetrics{Resource: d.pipeline.resource, ScopeMetrics: rm.ScopeMetrics}
@@ -316,7 +328,7 @@ func (d *describing) Export(ctx context.Context, rm *metricdata.ResourceMetrics)
 // scrape included.
 func Once(ctx context.Context, cfg Config) error {
 	var exporter sdkmetric.Exporter
-	p, err := newPipeline(ctx, cfg, nil, make(chan struct{}), func(e sdkmetric.Exporter, producer sdkmetric.Producer) sdkmetric.Reader {
+	p, err := newPipeline(ctx, cfg, nil, nil, nil, func(e sdkmetric.Exporter, producer sdkmetric.Producer) sdkmetric.Reader {
 		exporter = e
 		return sdkmetric.NewManualReader(sdkmetric.WithProducer(producer), sdkmetric.WithTemporalitySelector(e.Temporality))
 	})

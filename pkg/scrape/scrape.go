@@ -245,16 +245,24 @@ func (s *Scraper) Dial(ctx context.Context) error {
 // Close releases idle connections. The Scraper may still be used.
 func (s *Scraper) Close() { s.client.CloseIdleConnections() }
 
-// String is the target's URL without its password.
+// String is the target's URL without what may be secret in it.
 func (s *Scraper) String() string { return Redact(s.cfg.URL) }
 
-// Redact is a target's URL without its password.
+// Redact is a target's URL without what may be secret in it: user, password,
+// query and fragment.
 func Redact(raw string) string {
 	u, err := url.Parse(raw)
-	if err != nil {
+	if err != nil || u.Opaque != "" {
 		return "(not a URL)"
 	}
-	return u.Redacted()
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	if u.User != nil {
+		shown.User = url.User("xxxxx")
+	}
+	if u.RawQuery != "" {
+		shown.RawQuery = "xxxxx"
+	}
+	return shown.String()
 }
 
 // LimitError says that a page went beyond a limit.

@@ -361,7 +361,7 @@ func TestAPasswordIsSentAndNeverShown(t *testing.T) {
 	if got := <-auth; got != "secret" {
 		t.Errorf("the password sent was %q", got)
 	}
-	if want := "scrape http://me:xxxxx@" + server.Listener.Addr().String() + "/metrics: EOF"; err == nil || err.Error() != want {
+	if want := "scrape http://xxxxx@" + server.Listener.Addr().String() + "/metrics: EOF"; err == nil || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
 	}
 }

@@ -42,6 +42,19 @@ func TestDeltaOfCounters(t *testing.T) {
 			{at: 50, text: typed + "a 10\n", want: deltaSum("20..50 3")},
 		},
 	}, {
+		name:  "neither does a gap of any length between two pages, with or without a missed scrape",
+		delta: true,
+		keep:  keep,
+		steps: []step{
+			{at: 10, text: typed + "a 5\n" + processStart(1), dropped: baseline},
+			{at: 20, text: typed + "a 7\n" + processStart(1), want: deltaSum("10..20 2")},
+			{at: 9e6, text: typed + "a 1000\n" + processStart(1), want: deltaSum("20..9e+06 993")},
+			{at: 9e6 + 10, want: deltaSum("-..9.00001e+06 no recorded value")},
+			{at: 18e6, text: typed + "a 2000\n" + processStart(1), want: deltaSum("9e+06..1.8e+07 1000")},
+			{at: 18e6 + 10, text: typed + "a 2001\n" + processStart(1), want: deltaSum("1.8e+07..1.800001e+07 1")},
+			{at: 27e6, text: typed + "a 3000\n" + processStart(20e6), want: deltaSum("2e+07..2.7e+07 3000")}, // restarted in the gap
+		},
+	}, {
 		name:  "neither do values that are no numbers",
 		delta: true,
 		steps: []step{
@@ -77,12 +90,46 @@ func TestDeltaOfCounters(t *testing.T) {
 			{at: 10, proto: withCreated(3, 9), dropped: baseline},
 		},
 	}, {
-		name:  "a created timestamp that moves, but not to after the last page, is no reset",
+		name:  "a created timestamp that jitters is no reset, a decrease beside it is",
 		delta: true,
 		steps: []step{
 			{at: 10, proto: withCreated(3, 5), dropped: baseline},
-			{at: 20, proto: withCreated(4, 5.001), want: deltaSum("10..20 1")},
-			{at: 30, proto: withCreated(2, 4.999), want: deltaSum("20..30 2")},
+			{at: 20, proto: withCreated(4, 6), want: deltaSum("10..20 1")},
+			{at: 30, proto: withCreated(6, 5), want: deltaSum("20..30 2")},
+			{at: 40, proto: withCreated(7, 1), want: deltaSum("30..40 1")},
+			{at: 50, proto: withCreated(2, 1.5), want: deltaSum("40..50 2")},
+		},
+	}, {
+		name:  "one that jitters where the target's clock is ahead is none either",
+		delta: true,
+		steps: []step{
+			{at: 10, proto: withCreated(3, 40), dropped: baseline},
+			{at: 20, proto: withCreated(4, 40.001), want: deltaSum("10..20 1")},
+			{at: 30, proto: withCreated(6, 40.002), want: deltaSum("20..30 2")},
+		},
+	}, {
+		name:  "one that moved is a reset where the target's clock is behind",
+		delta: true,
+		steps: []step{
+			{at: 100, proto: withCreated(5, 1), dropped: baseline},
+			{at: 120, proto: withCreated(7, 82), want: deltaSum("100..120 7")}, // began at 112
+			{at: 130, proto: withCreated(8, 82), want: deltaSum("120..130 1")},
+		},
+	}, {
+		name:  "and where it is ahead",
+		delta: true,
+		steps: []step{
+			{at: 100, proto: withCreated(5, 1), dropped: baseline},
+			{at: 120, proto: withCreated(7, 142), want: deltaSum("100..120 7")}, // began at 112
+			{at: 130, proto: withCreated(8, 142), want: deltaSum("120..130 1")},
+		},
+	}, {
+		name:  "and where samples are dated later than they were made",
+		delta: true,
+		steps: []step{
+			{at: 100, proto: dated(1000, withCreated(5, 1)), dropped: baseline},
+			{at: 120, proto: dated(1020, withCreated(7, 112)), want: deltaSum("1000..1020 7")},
+			{at: 130, proto: dated(1030, withCreated(8, 112)), want: deltaSum("1020..1030 1")},
 		},
 	}, {
 		name:  "created after its own point: the baseline",
@@ -111,6 +158,14 @@ func TestDeltaOfCounters(t *testing.T) {
 			`, dropped: baseline},
 		},
 	}, {
+		name:  "a reset in a gap is known by the created timestamp",
+		delta: true,
+		steps: []step{
+			{at: 10, proto: withCreated(5, 1), dropped: baseline},
+			{at: 9e6, proto: withCreated(1000, 100), want: deltaSum("100..9e+06 1000")},
+			{at: 9e6 + 10, proto: withCreated(1001, 100), want: deltaSum("9e+06..9.00001e+06 1")},
+		},
+	}, {
 		name:  "samples with their own times",
 		delta: true,
 		steps: []step{
@@ -136,6 +191,16 @@ func TestDeltaOfCounters(t *testing.T) {
 			{at: 20, text: "# TYPE g gauge\ng 4\n", want: "g prometheus.type=gauge: gauge\n  {} -..20 4\n"},
 		},
 	}})
+}
+
+// dated dates the metrics of families.
+func dated(s float64, families []*dto.MetricFamily) []*dto.MetricFamily {
+	for _, mf := range families {
+		for _, m := range mf.GetMetric() {
+			m.TimestampMs = millis(s)
+		}
+	}
+	return families
 }
 
 func TestDeltaOfHistograms(t *testing.T) {

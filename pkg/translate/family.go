@@ -2,6 +2,7 @@ package translate
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	dto "github.com/prometheus/client_model/go"
 )
@@ -97,6 +98,24 @@ func unit(prometheus string) string {
 		return u
 	}
 	return validUTF8(prometheus)
+}
+
+// A family's texts are repeated in every request that a page is split to: they
+// are cut to what anyone reads. HELP of an engine has 200 bytes at the most.
+const (
+	maxHelp = 4 << 10
+	maxUnit = 64
+)
+
+// cut returns at most the first n bytes of s, and no part of a rune.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // validUTF8 makes s fit a protobuf string: one that is not UTF-8 would fail the

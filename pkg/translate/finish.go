@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	dto "github.com/prometheus/client_model/go"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
@@ -56,8 +57,8 @@ func Finish(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) {
 				continue
 			}
 			for _, m := range sm.GetMetrics() {
-				if typ, ok := r.types[m.GetName()]; ok {
-					finishMetric(m, typ)
+				if gauges, ok := r.types[m.GetName()]; ok {
+					finishMetric(m, gauges)
 				}
 			}
 		}
@@ -66,31 +67,41 @@ func Finish(ctx context.Context, req *colmetricpb.ExportMetricsServiceRequest) {
 
 const noRecordedValue = uint32(metricpb.DataPointFlags_DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK)
 
-func finishMetric(m *metricpb.Metric, typ string) {
-	m.Metadata = []*commonpb.KeyValue{{
-		Key:   "prometheus.type",
-		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: typ}},
-	}}
+// finishMetric finishes m. The kind of its data tells its type, unless it is a
+// gauge: then it is gauges.
+func finishMetric(m *metricpb.Metric, gauges dto.MetricType) {
+	var typ dto.MetricType
 	switch data := m.GetData().(type) {
 	case *metricpb.Metric_Gauge:
+		typ = gauges
 		finishNumbers(data.Gauge.GetDataPoints())
 	case *metricpb.Metric_Sum:
+		typ = dto.MetricType_COUNTER
 		finishNumbers(data.Sum.GetDataPoints())
 	case *metricpb.Metric_Histogram:
+		typ = dto.MetricType_HISTOGRAM
 		for _, dp := range data.Histogram.GetDataPoints() {
 			dp.Sum, dp.Flags = finishSum(dp.Sum, dp.Flags)
 		}
 	case *metricpb.Metric_ExponentialHistogram:
+		typ = dto.MetricType_HISTOGRAM
 		for _, dp := range data.ExponentialHistogram.GetDataPoints() {
 			dp.Sum, dp.Flags = finishSum(dp.Sum, dp.Flags)
 		}
 	case *metricpb.Metric_Summary:
+		typ = dto.MetricType_SUMMARY
 		for _, dp := range data.Summary.GetDataPoints() {
 			if isStale(dp.GetSum()) {
 				dp.Sum, dp.Flags = 0, dp.Flags|noRecordedValue
 			}
 		}
+	default:
+		return
 	}
+	m.Metadata = []*commonpb.KeyValue{{
+		Key:   "prometheus.type",
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: typeNames[typ]}},
+	}}
 }
 
 func finishNumbers(dps []*metricpb.NumberDataPoint) {

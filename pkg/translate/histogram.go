@@ -140,7 +140,8 @@ func (x *scratch) readClassic(h *dto.Histogram) (dropped string) {
 
 // subtractExplicit returns by how much each bucket of x.explicit grew since
 // last, and the bounds of those buckets: the common ones, should the layout
-// have changed. It is not ok if anything decreased, or last is empty.
+// have changed. It is not ok if anything decreased; since an empty last, all of
+// it is growth.
 func (x *scratch) subtractExplicit(last *explicit) (bounds []float64, diff []uint64, ok bool) {
 	cur := &x.explicit
 	bounds = cur.bounds

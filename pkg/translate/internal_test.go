@@ -2,10 +2,12 @@ package translate
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"google.golang.org/protobuf/proto"
 )
@@ -140,5 +142,42 @@ func TestMemoryOfANativeHistogramIsThatOfItsBuckets(t *testing.T) {
 	tr.Translate(page(10), time.Unix(1, 0))
 	if got := cap(tr.families["a"].series[0].exponential.positive.counts); got > 40 {
 		t.Errorf("room for %d counts, the page has 10", got)
+	}
+}
+
+func TestTextsThatEveryRequestRepeatsAreBounded(t *testing.T) {
+	long := strings.Repeat("ä", 1<<20)
+	var labels []*dto.LabelPair
+	for i := range 1000 {
+		labels = append(labels, &dto.LabelPair{Name: proto.String(fmt.Sprintf("a%03d", i)), Value: proto.String("v")})
+	}
+	one := func(name string, labels ...*dto.LabelPair) *dto.MetricFamily {
+		return &dto.MetricFamily{
+			Name: proto.String(name), Help: proto.String("x" + long), Unit: proto.String(long), Type: dto.MetricType_GAUGE.Enum(),
+			Metric: []*dto.Metric{{Label: labels, Gauge: &dto.Gauge{Value: proto.Float64(1)}}},
+		}
+	}
+	r := New(Config{}).Translate([]*dto.MetricFamily{
+		one("engine_daemon_engine_info", &dto.LabelPair{Name: proto.String("version"), Value: proto.String("29")}),
+		one("target_info", labels...),
+	}, time.Unix(1, 0))
+	m := r.Scopes[0].Metrics[0]
+	if want := "x" + strings.Repeat("ä", 2047); m.Description != want {
+		t.Errorf("the description has %d bytes, want %d", len(m.Description), len(want))
+	}
+	if want := strings.Repeat("ä", 32); m.Unit != want {
+		t.Errorf("the unit has %d bytes, want %d", len(m.Unit), len(want))
+	}
+	if len(r.Resource) != maxResource || r.Resource[maxResource-1] != attribute.String("service.version", "29") {
+		t.Errorf("the resource has %d attributes, the last %v", len(r.Resource), r.Resource[len(r.Resource)-1])
+	}
+
+	labels = labels[:4]
+	for _, l := range labels {
+		l.Value = proto.String(strings.Repeat("v", 8<<10))
+	}
+	r = New(Config{}).Translate([]*dto.MetricFamily{one("target_info", labels...)}, time.Unix(1, 0))
+	if len(r.Resource) != 1 {
+		t.Errorf("the resource has %d attributes of 8 KiB", len(r.Resource))
 	}
 }

@@ -51,14 +51,16 @@ func pointsOf(req *colmetricpb.ExportMetricsServiceRequest) ([]point, error) {
 				return nil, fmt.Errorf("%s: %w", metric, err)
 			}
 			for _, p := range of {
+				// Whatever the kind: a backend may tell series by name and attributes.
+				series := fmt.Sprintf("%s %q %s", scope, m.GetName(), p.series)
 				p.series = metric + " " + p.series
 				if p.start > p.time {
 					return nil, fmt.Errorf("%s: start %d after time %d", p.series, p.start, p.time)
 				}
-				if !p.stale && seen[p.series] {
+				if seen[series] {
 					return nil, fmt.Errorf("%s: two points", p.series)
 				}
-				seen[p.series] = !p.stale
+				seen[series] = true
 				points = append(points, p)
 			}
 		}

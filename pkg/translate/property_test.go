@@ -7,12 +7,14 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -25,8 +27,21 @@ var (
 )
 
 // TestGrowthIsExact plays random sequences of scrapes of a source that counts,
-// starts anew, loses series and gets them back, and compares every exported
-// point with what the source knows of itself.
+// starts anew, loses series and gets them back, changes types and buckets, and
+// dates samples as it likes, while the clock is set; and compares every
+// exported point with what the source knows of itself.
+//
+// What no one can tell from outside does not happen:
+//   - a reset without a created timestamp and with a count that is not less;
+//   - one, while scrapes are missed, after another that nobody saw;
+//   - one whose created timestamp is not more than a second after the one
+//     before, by jitter or since the clock was set back;
+//   - a step of the clock beside process_start_time_seconds: it takes a
+//     monotonic reading that tells of no step, and times of a test have none.
+//
+// A first observation is known to be from zero only where its start is between
+// the last page and its own timestamp: samples dated before that, and series
+// created just before a step back of the clock, begin with a baseline.
 func TestGrowthIsExact(t *testing.T) {
 	if *seedFlag != 0 {
 		if err := newSource(*seedFlag).play(t); err != nil {
@@ -45,7 +60,7 @@ func TestGrowthIsExact(t *testing.T) {
 // source is a process with metrics.
 type source struct {
 	*rand.Rand
-	delta        bool // exported temporality
+	selector     sdkmetric.TemporalitySelector
 	created      bool // tells created timestamps
 	tellsStart   bool // tells process_start_time_seconds
 	asText       bool
@@ -63,7 +78,9 @@ type sourceSeries struct {
 	typ    dto.MetricType
 	native bool
 	labels []string
-	gone   bool // not on the page
+	gone   bool          // not on the page
+	dated  time.Duration // its samples, after the scrape; 0 is not
+	hidden uint          // bit i: the classic bucket i is not on the page
 
 	// Since the series began, by bucket; only the first one is used by a
 	// counter. Native buckets are of the given schema, from index 0.
@@ -73,20 +90,36 @@ type sourceSeries struct {
 	created time.Time
 	life    int // number of times it began
 
-	observed     bool
-	observedLife int
-	observedTime time.Time
-	observedSum  float64
-	observedN    uint64
-	live         bool   // its last point had a value
-	start        uint64 // of its last cumulative point
-	expected     float64
-	exported     float64 // the sum of its deltas
+	observed        bool
+	observedKey     string
+	observedLife    int
+	observedCreated time.Time
+	observedTime    time.Time
+	observedSum     float64
+	observedN       uint64
+	live            bool      // its last point had a value
+	start           time.Time // in effect
+	expected        float64
+	exported        float64 // the sum of its deltas
+}
+
+// delta reports whether the series is exported with delta temporality.
+func (s *source) delta(series *sourceSeries) bool {
+	kind := sdkmetric.InstrumentKindHistogram
+	switch series.typ {
+	case dto.MetricType_GAUGE, dto.MetricType_SUMMARY:
+		return false
+	case dto.MetricType_COUNTER:
+		kind = sdkmetric.InstrumentKindObservableCounter
+	}
+	return s.selector(kind) == metricdata.DeltaTemporality
 }
 
 func newSource(seed uint64) *source {
 	s := &source{Rand: rand.New(rand.NewPCG(seed, 0)), now: epoch, processStart: epoch.Add(-time.Hour)}
-	s.delta = s.IntN(2) == 0
+	s.selector = []sdkmetric.TemporalitySelector{
+		sdkmetric.CumulativeTemporalitySelector, sdkmetric.DeltaTemporalitySelector, sdkmetric.LowMemoryTemporalitySelector,
+	}[s.IntN(3)]
 	s.tellsStart = s.IntN(2) == 0
 	switch s.IntN(3) {
 	case 0:
@@ -96,17 +129,7 @@ func newSource(seed uint64) *source {
 	}
 	for f := range 1 + s.IntN(4) {
 		proto := sourceSeries{family: fmt.Sprintf("f%d", f), created: s.processStart}
-		switch s.IntN(6) {
-		case 0:
-			proto.typ = dto.MetricType_GAUGE
-		case 1:
-			proto.typ = dto.MetricType_SUMMARY
-		case 2, 3:
-			proto.typ = dto.MetricType_HISTOGRAM
-			proto.native = !s.asText && s.IntN(2) == 0
-		default:
-			proto.typ = dto.MetricType_COUNTER
-		}
+		proto.typ, proto.native = s.someType()
 		for i := range 1 + s.IntN(5) {
 			series := proto
 			series.labels = []string{"l", fmt.Sprint(i)}
@@ -115,16 +138,30 @@ func newSource(seed uint64) *source {
 				series.counts = make([]uint64, 16)
 				series.schema = 3
 			}
-			s.observe(&series, 20)
+			s.observe(&series)
 			s.series = append(s.series, &series)
 		}
 	}
 	return s
 }
 
-// observe lets the series count up to n observations.
-func (s *source) observe(series *sourceSeries, n int) {
-	for range s.IntN(n + 1) {
+// someType returns the type of a family, and whether its histograms are native.
+func (s *source) someType() (typ dto.MetricType, native bool) {
+	switch s.IntN(6) {
+	case 0:
+		return dto.MetricType_GAUGE, false
+	case 1:
+		return dto.MetricType_SUMMARY, false
+	case 2, 3:
+		return dto.MetricType_HISTOGRAM, !s.asText && s.IntN(2) == 0
+	default:
+		return dto.MetricType_COUNTER, false
+	}
+}
+
+// observe lets the series count up to 20 observations.
+func (s *source) observe(series *sourceSeries) {
+	for range s.IntN(21) {
 		series.counts[s.IntN(len(series.counts))]++
 		series.sum += float64(s.IntN(100))
 	}
@@ -144,23 +181,45 @@ func (series *sourceSeries) n() uint64 { return total(series.counts) }
 
 // tick lets time pass and things happen.
 func (s *source) tick() (missed bool) {
+	if !s.tellsStart && s.IntN(15) == 0 {
+		s.now = s.now.Add(time.Duration(s.IntN(7200)-3600) * time.Second)
+	}
 	last := s.now
 	s.now = s.now.Add(time.Duration(2000+s.IntN(30000)) * time.Millisecond)
 	between := last.Add(s.now.Sub(last) * time.Duration(60+s.IntN(40)) / 100).Truncate(time.Millisecond)
 	missed = s.IntN(8) == 0
-	if s.IntN(20) == 0 && (s.tellsStart || s.created) {
+	if s.IntN(20) == 0 && (s.tellsStart || s.created) && !slices.ContainsFunc(s.series, func(series *sourceSeries) bool {
+		return s.created && !series.seenToBegin(between)
+	}) {
 		s.processStart = between
 		s.restarted = true
 		for _, series := range s.series {
 			series.begin(between)
 		}
 	}
+	changed := ""
+	if s.IntN(15) == 0 && !missed {
+		changed = fmt.Sprintf("f%d", s.IntN(4))
+	}
+	typ, native := s.someType()
 	for _, series := range s.series {
+		if s.IntN(20) == 0 {
+			series.dated = time.Duration(s.IntN(7200)-3600) * time.Second
+		}
+		if s.IntN(10) == 0 {
+			series.hidden = s.Uint()
+		}
 		switch {
 		case s.IntN(15) == 0:
 			series.gone = !series.gone
 		case series.gone && s.IntN(3) == 0:
 			series.gone = false
+		}
+		if series.family == changed && (series.typ != typ || series.native != native) {
+			series.typ, series.native = typ, native
+			series.begin(between)
+			s.observe(series)
+			continue
 		}
 		if s.IntN(12) == 0 && series.typ != dto.MetricType_GAUGE && !s.restarted {
 			s.reset(series, between, missed)
@@ -170,7 +229,7 @@ func (s *source) tick() (missed bool) {
 			series.coarsen()
 		}
 		if s.IntN(4) != 0 {
-			s.observe(series, 20)
+			s.observe(series)
 		}
 	}
 	return missed
@@ -179,8 +238,10 @@ func (s *source) tick() (missed bool) {
 // reset begins the series anew, if that can be seen from outside.
 func (s *source) reset(series *sourceSeries, at time.Time, missed bool) {
 	if s.created {
-		series.begin(at)
-		s.observe(series, 20)
+		if series.seenToBegin(at) {
+			series.begin(at)
+			s.observe(series)
+		}
 		return
 	}
 	if missed || series.life != series.observedLife || series.observedN == 0 {
@@ -191,6 +252,12 @@ func (s *source) reset(series *sourceSeries, at time.Time, missed bool) {
 		series.counts[s.IntN(len(series.counts))]++
 		series.sum++
 	}
+}
+
+// seenToBegin reports whether the series can be seen to have begun at the given
+// time by its created timestamp.
+func (series *sourceSeries) seenToBegin(at time.Time) bool {
+	return at.Sub(series.observedCreated) > time.Second
 }
 
 // coarsen halves the resolution of a native histogram as client libraries do.
@@ -239,8 +306,14 @@ func (s *source) page(t *testing.T) []*dto.MetricFamily {
 	return text(t, b.String())
 }
 
+// timeOf returns the timestamp of the sample of the series on the page of now.
+func (s *source) timeOf(series *sourceSeries) time.Time { return s.now.Add(series.dated) }
+
 func (s *source) metric(series *sourceSeries) *dto.Metric {
 	m := &dto.Metric{Label: labels(series.labels...)}
+	if series.dated != 0 {
+		m.TimestampMs = proto.Int64(s.timeOf(series).UnixMilli())
+	}
 	var start *timestamppb.Timestamp
 	if s.created {
 		start = timestamppb.New(series.created)
@@ -278,6 +351,9 @@ func (s *source) metric(series *sourceSeries) *dto.Metric {
 				continue
 			}
 			cumulative += c
+			if series.hidden>>i&1 == 1 {
+				continue
+			}
 			h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(float64(i)), CumulativeCount: proto.Uint64(cumulative)})
 		}
 		if series.native && len(h.PositiveSpan) == 0 {
@@ -289,11 +365,7 @@ func (s *source) metric(series *sourceSeries) *dto.Metric {
 
 // play runs the sequence and compares.
 func (s *source) play(t *testing.T) error {
-	cfg := translate.Config{Version: "v1"}
-	if s.delta {
-		cfg.Temporality = sdkmetric.DeltaTemporalitySelector
-	}
-	tr := translate.New(cfg)
+	tr := translate.New(translate.Config{Version: "v1", Temporality: s.selector})
 	for step := range 15 {
 		missed := s.tick()
 		var r *translate.Result
@@ -349,11 +421,12 @@ func (s *source) compare(points []point, r *translate.Result, missed bool) error
 		}
 		key := fmt.Sprintf("%q \"v1\" \"\" {} %q *v1.Metric_%s {l=%q}", translate.ScopeName, series.family, kind, series.labels[1])
 		p, exported := byKey[key]
-		if wantStale := (missed || series.gone) && series.live; stale[key] != wantStale {
-			return fmt.Errorf("%s: ended %v, want %v", key, stale[key], wantStale)
+		// A series that goes while its family changes its type ends as what it was.
+		if wantStale := (missed || series.gone) && series.live; stale[series.observedKey] != wantStale {
+			return fmt.Errorf("%s: ended %v, want %v", series.observedKey, stale[series.observedKey], wantStale)
 		}
 		delete(byKey, key)
-		delete(stale, key)
+		delete(stale, series.observedKey)
 		if missed || series.gone {
 			if exported {
 				return fmt.Errorf("%s: exported though it was not there", key)
@@ -364,30 +437,38 @@ func (s *source) compare(points []point, r *translate.Result, missed bool) error
 			}
 			continue
 		}
+		if key != series.observedKey {
+			series.observed = false
+		}
 		growth, sum, fromZero := s.growth(series)
-		delta := s.delta && (series.typ == dto.MetricType_COUNTER || series.typ == dto.MetricType_HISTOGRAM)
+		since := s.begin(series, fromZero)
+		delta := s.delta(series)
 		wantExported := !delta || series.observed || fromZero
 		if exported != wantExported {
 			return fmt.Errorf("%s: exported %v, want %v", key, exported, wantExported)
 		}
 		if !exported {
 			baselines++
-		} else if err := s.comparePoint(series, p, delta, growth, sum, fromZero); err != nil {
+		} else if err := s.comparePoint(series, p, delta, growth, sum, since); err != nil {
 			return fmt.Errorf("%s: %+v: %w", key, p, err)
 		}
-		if exported && series.typ != dto.MetricType_GAUGE {
-			series.start = p.start
-			if delta {
-				series.exported += p.value
-				series.expected += growth
-			}
+		if exported && delta {
+			series.exported += p.value
+			series.expected += growth
 		}
 		series.live = exported
-		series.observed, series.observedLife, series.observedTime = true, series.life, s.now
+		series.observed, series.observedKey, series.observedLife = true, key, series.life
+		series.observedCreated, series.observedTime = series.created, s.timeOf(series)
 		series.observedN, series.observedSum = series.n(), series.sum
 	}
+	const process = `"process_start_time_seconds" *v1.Metric_Gauge {}`
+	for key := range stale {
+		if !strings.HasSuffix(key, process) {
+			return fmt.Errorf("%s: ended, but was not there", key)
+		}
+	}
 	for key := range byKey {
-		if key != fmt.Sprintf("%q \"v1\" \"\" {} \"process_start_time_seconds\" *v1.Metric_Gauge {}", translate.ScopeName) {
+		if !strings.HasSuffix(key, process) {
 			return fmt.Errorf("%s: exported, but not of the source", key)
 		}
 	}
@@ -406,7 +487,7 @@ func (s *source) growth(series *sourceSeries) (n, sum float64, fromZero bool) {
 		if s.created {
 			inside = !series.created.Before(s.lastPage)
 		}
-		return n, sum, inside && !s.lastPage.IsZero()
+		return n, sum, inside && !s.lastPage.IsZero() && !s.startOf(series).After(s.timeOf(series))
 	}
 	if series.life != series.observedLife {
 		return n, sum, true
@@ -414,57 +495,72 @@ func (s *source) growth(series *sourceSeries) (n, sum float64, fromZero bool) {
 	return n - float64(series.observedN), sum - series.observedSum, false
 }
 
-func (s *source) comparePoint(series *sourceSeries, p point, delta bool, growth, sum float64, fromZero bool) error {
-	if p.time != uint64(s.now.UnixNano()) {
-		return fmt.Errorf("time is not that of the scrape")
+// startOf returns when the source says that the series began, zero if it does
+// not.
+func (s *source) startOf(series *sourceSeries) time.Time {
+	switch {
+	case s.created:
+		return series.created
+	case s.tellsStart:
+		return s.processStart
+	default:
+		return time.Time{}
 	}
-	last := uint64(0)
-	if series.observed {
-		last = uint64(series.observedTime.UnixNano())
+}
+
+// begin sets the start of the series that is in effect, and returns that of its
+// growth.
+func (s *source) begin(series *sourceSeries, fromZero bool) (since time.Time) {
+	start, last := s.startOf(series), series.observedTime
+	switch {
+	case !series.observed:
+		series.start = start
+		return start
+	case !fromZero:
+		return last
+	case s.created:
+		series.start = start
+		if start.Before(last) || start.After(s.timeOf(series)) {
+			return last
+		}
+		return start
+	case s.restarted && start.After(last):
+		series.start = start
+	default:
+		series.start = last
 	}
-	isNumber := series.typ == dto.MetricType_GAUGE || series.typ == dto.MetricType_COUNTER
+	return series.start
+}
+
+func (s *source) comparePoint(series *sourceSeries, p point, delta bool, growth, sum float64, since time.Time) error {
+	at := s.timeOf(series)
+	if p.time != uint64(at.UnixNano()) {
+		return fmt.Errorf("want the time %s", renderTime(uint64(at.UnixNano())))
+	}
 	if p.delta != delta {
 		return fmt.Errorf("temporality")
 	}
+	n, start := float64(series.n()), series.start
 	switch {
 	case series.typ == dto.MetricType_GAUGE:
-		if p.value != series.sum || p.start != 0 {
-			return fmt.Errorf("want %g without a start", series.sum)
-		}
-		return nil
+		n, sum, start = series.sum, 0, time.Time{}
 	case delta:
-		if p.value != growth || !isNumber && p.sum != sum {
-			return fmt.Errorf("want a delta of %g, sum %g", growth, sum)
-		}
-		if p.start < last || !fromZero && p.start != last {
-			return fmt.Errorf("want a start of %d", last)
-		}
-		return nil
-	}
-	if p.value != float64(series.n()) || !isNumber && p.sum != series.sum {
-		return fmt.Errorf("want %d, sum %g", series.n(), series.sum)
-	}
-	switch {
-	case s.created:
-		if p.start != uint64(series.created.UnixNano()) {
-			return fmt.Errorf("want the created timestamp %d as start", series.created.UnixNano())
-		}
-	case !series.observed:
-		want := uint64(0)
-		if s.tellsStart {
-			want = uint64(s.processStart.UnixNano())
-		}
-		if p.start != want {
-			return fmt.Errorf("want a start of %d", want)
-		}
-	case fromZero:
-		if p.start < last {
-			return fmt.Errorf("want a start after %d", last)
-		}
+		n, start = growth, since
 	default:
-		if p.start != series.start {
-			return fmt.Errorf("want the start of before, %d", series.start)
-		}
+		sum = series.sum
+	}
+	if series.typ == dto.MetricType_COUNTER {
+		sum = 0
+	}
+	if p.value != n || p.sum != sum {
+		return fmt.Errorf("want %g, sum %g", n, sum)
+	}
+	want := uint64(0)
+	if !start.IsZero() && !start.After(at) {
+		want = uint64(start.UnixNano())
+	}
+	if p.start != want {
+		return fmt.Errorf("want the start %s", renderTime(want))
 	}
 	return nil
 }

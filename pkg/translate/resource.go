@@ -3,6 +3,7 @@ package translate
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	dto "github.com/prometheus/client_model/go"
 	"go.opentelemetry.io/otel/attribute"
@@ -56,17 +57,71 @@ func resourceOf(families []*dto.MetricFamily) []attribute.KeyValue {
 	}
 	for _, mf := range families {
 		if mf.GetName() == targetInfo {
-			eachLabel(mf, func(name, value string) { values[name] = value })
+			eachLabel(mf, func(name, value string) {
+				if !isSDKDefault(name, value) {
+					values[name] = value
+				}
+			})
 		}
 	}
 	if len(values) == 0 {
 		return nil
 	}
-	attrs := make([]attribute.KeyValue, 0, len(values))
-	for _, key := range slices.Sorted(maps.Keys(values)) {
+	attrs := make([]attribute.KeyValue, 0, min(len(values), maxResource))
+	size := 0
+	for _, key := range slices.SortedFunc(maps.Keys(values), engineFirst) {
+		size += len(key) + len(values[key])
+		if len(attrs) == maxResource || size > maxResourceBytes {
+			break
+		}
 		attrs = append(attrs, attribute.String(key, values[key]))
 	}
+	slices.SortFunc(attrs, func(a, b attribute.KeyValue) int { return strings.Compare(string(a.Key), string(b.Key)) })
 	return attrs
+}
+
+// A resource is repeated in every request of a page that is split, so what a
+// page may put into it is bounded. An honest one has a few hundred bytes.
+const (
+	maxResource      = 128 // attributes
+	maxResourceBytes = 16 << 10
+)
+
+// engineFirst orders the keys of a resource: what the engine says of itself is
+// the last to go.
+func engineFirst(a, b string) int {
+	if x, y := isEngine(a), isEngine(b); x != y {
+		if x {
+			return -1
+		}
+		return 1
+	}
+	return strings.Compare(a, b)
+}
+
+func isEngine(key string) bool {
+	for _, k := range engineAttributes {
+		if k == key {
+			return true
+		}
+	}
+	return false
+}
+
+// isSDKDefault reports whether a label of target_info is what an OpenTelemetry
+// SDK says of itself where nobody told it anything, as in engines 26.0 and
+// 26.1. To a backend that writes a dot as an underscore, service_name is
+// service.name, and unknown_service would stand beside or in place of the
+// service's real name.
+func isSDKDefault(name, value string) bool {
+	switch name {
+	case "service_name":
+		return value == "unknown_service" || strings.HasPrefix(value, "unknown_service:")
+	case "telemetry_sdk_language", "telemetry_sdk_name", "telemetry_sdk_version":
+		return true
+	default:
+		return false
+	}
 }
 
 // eachLabel calls f with the labels of the metrics of an info family.

@@ -175,6 +175,51 @@ func TestRule04_TypeIsMetadata(t *testing.T) {
 	}})
 }
 
+func TestRule04_EachOfTheTypesOfANameIsTold(t *testing.T) {
+	page := func() []*dto.MetricFamily {
+		return []*dto.MetricFamily{
+			family("a", dto.MetricType_UNTYPED, &dto.Metric{Label: labels("l", "1"), Untyped: &dto.Untyped{Value: proto.Float64(1)}}),
+			family("a", dto.MetricType_COUNTER, counter(2, "l", "2")),
+			family("a", dto.MetricType_GAUGE, gauge(3, "l", "3")),
+			family("a", dto.MetricType_SUMMARY, &dto.Metric{Label: labels("l", "4"), Summary: &dto.Summary{SampleCount: proto.Uint64(4)}}),
+			family("a", dto.MetricType_HISTOGRAM, histogram(&dto.Histogram{SampleCount: proto.Uint64(5)}, "l", "5")),
+		}
+	}
+	run(t, []scenario{{
+		name: "gauges and untyped ones are one metric, of the first one's type",
+		steps: []step{
+			{at: 10, proto: page(), want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..10 1
+				  {l="3"} -..10 3
+				a prometheus.type=counter: cumulative sum
+				  {l="2"} -..10 2
+				a prometheus.type=histogram: cumulative histogram
+				  {l="5"} -..10 count=5 bounds=[] counts=[5]
+				a prometheus.type=summary: summary
+				  {l="4"} -..10 count=4 sum=0
+			`},
+			{at: 20, proto: page()[1:2], want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..20 no recorded value
+				  {l="3"} -..20 no recorded value
+				a prometheus.type=counter: cumulative sum
+				  {l="2"} -..20 2
+				a prometheus.type=histogram: cumulative histogram
+				  {l="5"} -..20 no recorded value count=0 bounds=[] counts=[]
+				a prometheus.type=summary: summary
+				  {l="4"} -..20 no recorded value count=0 sum=0
+			`},
+			{at: 30, proto: page()[2:3], want: `
+				a prometheus.type=gauge: gauge
+				  {l="3"} -..30 3
+				a prometheus.type=counter: cumulative sum
+				  {l="2"} -..30 no recorded value
+			`},
+		},
+	}})
+}
+
 func TestRule04_MetadataIsForTranslatedScopesOnly(t *testing.T) {
 	r := translate.New(translate.Config{Version: "v1"}).Translate(text(t, "up 1\n"), at(10))
 	req := send(t, r, metricdata.ScopeMetrics{
@@ -346,6 +391,38 @@ d 1
 		steps: []step{
 			{at: 10, proto: withCreated(5, 1), want: cumulative("1..10 5")},
 			{at: 20, proto: withCreated(7, 12), want: cumulative("12..20 7")},
+		},
+	}, {
+		name: "a created timestamp that moved is one by whatever clock",
+		steps: []step{
+			{at: 100, proto: withCreated(5, 1), want: cumulative("1..100 5")},
+			{at: 120, proto: withCreated(7, 82), want: cumulative("82..120 7")},
+			{at: 130, proto: withCreated(8, 82), want: cumulative("82..130 8")},
+		},
+	}, {
+		name: "a created timestamp that jitters moves no start, one that is corrected does",
+		steps: []step{
+			{at: 10, proto: withCreated(5, 2), want: cumulative("2..10 5")},
+			{at: 20, proto: withCreated(6, 2.7), want: cumulative("2..20 6")},
+			{at: 30, proto: withCreated(7, 1.3), want: cumulative("2..30 7")},
+			{at: 40, proto: withCreated(8, 0.5), want: cumulative("0.5..40 8")},
+			{at: 50, proto: withCreated(9, 0), want: cumulative("0.5..50 9")},
+			{at: 60, proto: withCreated(9, 1.1), want: cumulative("1.1..60 9")}, // a reset
+		},
+	}, {
+		name: "of another type, whatever that of the type before was",
+		steps: []step{
+			{at: 10, proto: withCreated(5, 1), want: cumulative("1..10 5")},
+			{
+				at: 20,
+				proto: []*dto.MetricFamily{family("a", dto.MetricType_SUMMARY, &dto.Metric{Summary: &dto.Summary{
+					SampleCount: proto.Uint64(4), CreatedTimestamp: created(1.5),
+				}})},
+				want: `
+					a prometheus.type=summary: summary
+					  {} 1.5..20 count=4 sum=0
+				`,
+			},
 		},
 	}, {
 		name: "a created timestamp that did not is none, not even of a new process",
@@ -1234,6 +1311,25 @@ func TestRule21_TargetInfoIsResource(t *testing.T) {
 				  {os_type="linux" version="1"} -..10 1
 			`,
 		}},
+	}, {
+		name: "what an SDK says of itself by default is left out, what it was told is not",
+		steps: []step{
+			{
+				at:   10,
+				text: `target_info{service_name="unknown_service:dockerd",telemetry_sdk_language="go",telemetry_sdk_name="opentelemetry",telemetry_sdk_version="1.21.0"} 1` + "\n",
+				want: "",
+			},
+			{
+				at:   20,
+				text: `target_info{deployment_environment="prod",service_name="unknown_service",telemetry_sdk_language="go"} 1` + "\n",
+				want: "resource {deployment_environment=\"prod\"}\n",
+			},
+			{
+				at:   30,
+				text: `target_info{service_name="unknown_services",telemetry_sdk="x"} 1` + "\n",
+				want: "resource {service_name=\"unknown_services\" telemetry_sdk=\"x\"}\n",
+			},
+		},
 	}})
 }
 
@@ -1384,17 +1480,27 @@ func TestRule23_VanishedSeriesHasNoRecordedValue(t *testing.T) {
 			`},
 		},
 	}, {
-		name: "a series that changed its type ends as what it was",
+		name: "a series that changed its type has not vanished",
 		steps: []step{
 			{at: 10, text: "# TYPE a gauge\na 5\n", want: "a prometheus.type=gauge: gauge\n  {} -..10 5\n"},
-			{at: 20, text: "# TYPE a counter\na 5\n", want: `
-				a prometheus.type=counter: gauge
-				  {} -..20 no recorded value
-				a prometheus.type=counter: cumulative sum
-				  {} -..20 5
-			`},
+			{at: 20, text: "# TYPE a counter\na 5\n", want: cumulative("-..20 5")},
 			{at: 30, text: "# TYPE a counter\na 6\n", want: cumulative("-..30 6")},
 			{at: 40, proto: []*dto.MetricFamily{}, want: cumulative("-..40 no recorded value")},
+		},
+	}, {
+		name: "one that vanished while its family changed its type ends as what it was",
+		steps: []step{
+			{at: 10, text: "# TYPE a gauge\na{l=\"1\"} 1\na{l=\"2\"} 2\n", want: `
+				a prometheus.type=gauge: gauge
+				  {l="1"} -..10 1
+				  {l="2"} -..10 2
+			`},
+			{at: 20, text: "# TYPE a counter\na{l=\"1\"} 1\n", want: `
+				a prometheus.type=gauge: gauge
+				  {l="2"} -..20 no recorded value
+				a prometheus.type=counter: cumulative sum
+				  {l="1"} -..20 1
+			`},
 		},
 	}, {
 		name: "one that was never exported ends in silence",

@@ -24,8 +24,10 @@ type family struct {
 	name        string
 	description string
 	unit        string
-	typ         string // prometheus.type
 	page        uint64 // the last one that the family is on
+
+	gauges     dto.MetricType // of its gauges: gauge or untyped, which are one metric
+	gaugesPage uint64         // the last one with any
 
 	series []*series // on that page, in its order
 	old    []*series // on the page before, while that page is under way
@@ -38,8 +40,11 @@ type family struct {
 }
 
 // begin starts the page of the given number, unless the family was already
-// seen on it.
+// seen on it: what the first of a name says is kept.
 func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) {
+	if (typ == dto.MetricType_GAUGE || typ == dto.MetricType_UNTYPED) && f.gaugesPage != number {
+		f.gauges, f.gaugesPage = typ, number
+	}
 	if f.page == number {
 		return
 	}
@@ -47,9 +52,8 @@ func (f *family) begin(mf *dto.MetricFamily, typ dto.MetricType, number uint64) 
 	f.series, f.old = slices.Grow(f.old[:0], len(mf.GetMetric())), f.series
 	f.next = 0
 	f.expect = len(mf.GetMetric())
-	f.typ = typeNames[typ]
-	f.unit = unit(mf.GetUnit())
-	f.description = validUTF8(mf.GetHelp())
+	f.unit = unit(cut(mf.GetUnit(), maxUnit))
+	f.description = validUTF8(cut(mf.GetHelp(), maxHelp))
 }
 
 // sharedBounds returns bounds as they may be kept.
@@ -251,8 +255,11 @@ func (t *Translator) groupOf(f *family, s *series, k kind) *group {
 	if s.group != nil && s.group.kind == k {
 		return s.group
 	}
-	if s.group != nil { // the series changed its type: another stream begins
-		s.end(&t.page)
+	if s.group != nil {
+		// The series changed its type: another stream begins. The old one gets
+		// no last point: to a backend that tells series by name and attributes
+		// it would be a second point of the new one, at the same time.
+		s.live = false
 		s.observed, s.value, s.explicit, s.exponential = false, 0, nil, nil
 	}
 	key := groupKey{s.scope, k}

@@ -72,16 +72,29 @@ const (
 	fromZero
 )
 
+// createdJitter is by how much a created timestamp may move without a reset: a
+// source may work it out anew for every page. To take a reset for growth costs
+// what a series counted in a life that was shorter than this; to take growth
+// for a reset would count all that it ever counted once more.
+const createdJitter = int64(time.Second)
+
 // observe notes an observation of s at ts, with its created timestamp (0 is
 // none) and whether its value is less than the last one. It sets s.start and
 // returns how, and since when, the value changed.
+//
+// A created timestamp is compared with the one before, as both are of the
+// target's clock; lastTime is of this one's, or of the samples' own.
 func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c change, since int64) {
 	p := &t.page
 	lastCreated, lastTime := s.created, s.time
 	first := !s.observed
 	s.observed, s.created, s.time = true, created, ts
-	if created != 0 {
+	if created != 0 && (first || lastCreated == 0 || max(created-s.start, s.start-created) > createdJitter) {
 		s.start = created
+	}
+	moved := created-lastCreated > createdJitter
+	if lastCreated == 0 {
+		moved = created >= lastTime
 	}
 	switch {
 	case first:
@@ -96,7 +109,11 @@ func (t *Translator) observe(s *series, created, ts int64, decreased bool) (c ch
 			return fromZero, s.start
 		}
 		return baseline, 0
-	case created != 0 && created != lastCreated && created >= lastTime:
+	case created != 0 && moved:
+		s.start = created
+		if created < lastTime || created > ts {
+			return fromZero, lastTime // the clocks differ; deltas do not overlap
+		}
 		return fromZero, created
 	case created == 0 && p.restarted:
 		s.start = max(p.processStart, lastTime)

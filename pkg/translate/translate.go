@@ -104,8 +104,8 @@ type Result struct {
 	// the Drop constants.
 	Dropped map[string]int
 
-	types  map[string]string // prometheus.type, by metric name
-	scopes map[scopeID]bool  // of Scopes
+	types  map[string]dto.MetricType // of the gauges of that name; all other data tells its type
+	scopes map[scopeID]bool          // of Scopes
 }
 
 // Translate translates one page that was scraped at the given time, which
@@ -164,7 +164,7 @@ func (t *Translator) begin(at time.Time) *Result {
 	}
 	return &Result{
 		Dropped: make(map[string]int),
-		types:   make(map[string]string, len(t.families)),
+		types:   make(map[string]dto.MetricType, len(t.families)),
 		scopes:  make(map[scopeID]bool, len(t.scopes)),
 	}
 }
@@ -174,7 +174,7 @@ func (t *Translator) begin(at time.Time) *Result {
 func (t *Translator) end(r *Result) *Result {
 	for _, name := range slices.Sorted(maps.Keys(t.families)) {
 		f := t.families[name]
-		r.types[name] = f.typ
+		r.types[name] = f.gauges
 		for _, g := range f.sortedGroups() {
 			if data := t.data(g); data != nil {
 				g.scope.metrics = append(g.scope.metrics, metricdata.Metrics{
