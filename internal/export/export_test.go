@@ -194,7 +194,7 @@ func (e *echo) Export(ctx context.Context, _ *colmetricpb.ExportMetricsServiceRe
 	return &colmetricpb.ExportMetricsServiceResponse{PartialSuccess: &colmetricpb.ExportMetricsPartialSuccess{ErrorMessage: quote, RejectedDataPoints: 1}}, nil
 }
 
-func TestAServerThatQuotesASecretPutsItIntoNoLog(t *testing.T) {
+func TestAServerThatQuotesASecretPutsItIntoNoMessage(t *testing.T) {
 	for _, code := range []codes.Code{codes.OK, codes.Unauthenticated, codes.Unavailable} {
 		t.Run(code.String(), func(t *testing.T) {
 			log, file := &lines{written: make(chan string, 10)}, filepath.Join(t.TempDir(), "headers")
