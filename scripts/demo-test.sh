@@ -35,7 +35,8 @@ fail() {
 # its output is no terminal.
 demo() {
   set -m # it gets a process group of its own, as on a terminal, so that it can get Ctrl-C
-  env -C "$work/copy" "GOMODCACHE=$work/modules" GOFLAGS=-modcacherw DEMO_SECONDS=5 "$@" make demo </dev/null >"$work/out" 2>&1 &
+  # An interrupt that was ignored where this script was started is not here.
+  env --default-signal=INT -C "$work/copy" "GOMODCACHE=$work/modules" GOFLAGS=-modcacherw DEMO_SECONDS=5 "$@" make demo </dev/null >"$work/out" 2>&1 &
   job=$!
   set +m
 }
