@@ -61,7 +61,11 @@ await() {
 shows() { grep -q "$1" "$work/out" || fail "it should show '$1'"; }
 
 nothing_left() {
-  local exe
+  local exe environ endpoint
+  endpoint=$(sed -n 's/.*exporting to \(http[^ ]*\) .*/\1/p' "$work/out" | head -n 1)
+  for environ in /proc/[0-9]*/environ; do
+    if [ -n "$endpoint" ] && grep -qzx "OTLP_ENDPOINT=$endpoint" "$environ" 2>/dev/null; then fail "it left the plugin's process, ${environ%/environ}"; fi
+  done
   if [ -n "$engine" ] && docker plugin inspect "$plugin" >/dev/null 2>&1; then fail "it left the plugin $plugin"; fi
   for exe in /proc/[0-9]*/exe; do
     if [[ $(readlink "$exe" || true) == "$work"/* ]]; then fail "it left the process $exe, $(readlink "$exe")"; fi

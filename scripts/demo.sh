@@ -18,10 +18,9 @@ say() { printf '\ndemo: %s\n' "$*"; }
 work=$(mktemp -d)
 pids=''        # of the programs started here, the latest first
 made_plugin='' # whether $plugin is ours to remove
+enabling=''    # the enable under way, which the engine must not be disturbed in
 removed=''
 
-# An enable that was interrupted may still be going on, and then the engine
-# refuses to remove the plugin.
 remove_plugin() {
   local answer
   for _ in {1..40}; do
@@ -38,6 +37,9 @@ cleanup() {
   trap - EXIT
   set +e # nothing that fails here may keep the rest from being removed
   if [ -n "$made_plugin" ]; then
+    # An engine that is told to remove a plugin which it is enabling forgets the
+    # plugin and leaves its process running: the enable comes to its end first.
+    if [ -n "$enabling" ]; then wait "$enabling"; fi
     say "removing $plugin"
     set -m # docker heeds Ctrl-C even where it is ignored
     remove_plugin &
@@ -110,7 +112,12 @@ if [ -z "$no_engine" ]; then
   made_plugin=yes
   docker plugin create "$plugin" build/plugin >/dev/null
   docker plugin set "$plugin" "OTLP_ENDPOINT=$endpoint" "OTEL_METRIC_EXPORT_INTERVAL=$interval"
-  docker plugin enable "$plugin" >/dev/null
+  set -m
+  docker plugin enable "$plugin" >/dev/null &
+  set +m
+  enabling=$!
+  wait "$enabling"
+  enabling=''
   say "this is the engine's own page, as a Collector would get it"
 else
   say "no Docker Engine to use: $no_engine"
