@@ -359,7 +359,8 @@ func drained(t testing.TB, q *Queue) Stats {
 	return s
 }
 
-// await waits until the state of q is as ok says.
+// await waits until the state of q is as ok says. It looks again and again: a
+// queue tells of its state when asked, and has no event for a change of it.
 func await(q *Queue, ok func(Stats) bool) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -41,9 +41,7 @@ func roleAccept() {
 		}
 		fmt.Printf("accepted %d\n", scrape)
 		if os.Getenv("DELIVERY_TEST_STEP") != "" { // one at a time, as the interval has it
-			for q.Stats().QueuedRequests > 0 {
-				time.Sleep(time.Millisecond)
-			}
+			await(q, func(s Stats) bool { return s.QueuedRequests == 0 })
 		}
 	}
 }

@@ -247,7 +247,7 @@ func TestAWellCollectorLeavesTheDiskAlone(t *testing.T) {
 func TestASlowAnswerAndASecondRequestPutBothOnTheDisk(t *testing.T) {
 	for name, wait := range map[string]func(t *testing.T, q *Queue, want ledger) int64{
 		"after a second": func(*testing.T, *Queue, ledger) int64 {
-			time.Sleep(spillAfter + time.Millisecond)
+			time.Sleep(spillAfter + time.Millisecond) // fake time
 			return 1
 		},
 		"when the next comes": func(t *testing.T, q *Queue, want ledger) int64 {
@@ -255,7 +255,7 @@ func TestASlowAnswerAndASecondRequestPutBothOnTheDisk(t *testing.T) {
 			return 2
 		},
 		"when it fails": func(*testing.T, *Queue, ledger) int64 {
-			time.Sleep(10*time.Second + time.Millisecond)
+			time.Sleep(10*time.Second + time.Millisecond) // fake time
 			return 1
 		},
 	} {
