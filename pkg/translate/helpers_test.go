@@ -3,9 +3,7 @@ package translate_test
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -69,23 +67,6 @@ func decodeText(page []byte) ([]*dto.MetricFamily, error) {
 	}
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return families, err
-}
-
-// decodeProto decodes a page in the protobuf format. It does not use expfmt's
-// decoder, which allocates whatever length a message claims to have.
-func decodeProto(page []byte) ([]*dto.MetricFamily, error) {
-	r := bytes.NewReader(page)
-	opts := protodelim.UnmarshalOptions{MaxSize: int64(len(page))}
-	var families []*dto.MetricFamily
-	for {
-		mf := &dto.MetricFamily{}
-		if err := opts.UnmarshalFrom(r, mf); errors.Is(err, io.EOF) {
-			return families, nil
-		} else if err != nil {
-			return families, err
-		}
-		families = append(families, mf)
-	}
 }
 
 // recorded returns a page of a real engine.
