@@ -21,7 +21,6 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"otelmetricsplugin/pkg/translate"
@@ -78,7 +77,7 @@ type refScope struct {
 }
 
 type refSeries struct {
-	key        string
+	key        string // tells series of a family: scope and attributes
 	attributes []*commonpb.KeyValue
 	scope      *refScope
 
@@ -124,7 +123,8 @@ func newReference(cfg translate.Config) *reference {
 func (r *reference) translate(families []*dto.MetricFamily, at time.Time) (*colmetricpb.ExportMetricsServiceRequest, translate.Result) {
 	var result translate.Result
 	r.begin(at)
-	families = slices.Clone(families)
+	// One that has no metrics says nothing.
+	families = slices.DeleteFunc(slices.Clone(families), func(mf *dto.MetricFamily) bool { return len(mf.GetMetric()) == 0 })
 	slices.SortStableFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	r.findProcessStart(families)
 	if said := refResource(families); len(said) > 0 {
@@ -195,7 +195,7 @@ func (r *reference) family(onPage map[string]*refFamily, mf *dto.MetricFamily, t
 			r.drop(translate.DropGaugeHistogram)
 		}
 	}
-	if name == "" || !utf8.ValidString(name) || typ == dto.MetricType_GAUGE_HISTOGRAM {
+	if name == "" || !utf8.ValidString(name) {
 		return
 	}
 	f := onPage[name]
@@ -213,6 +213,9 @@ func (r *reference) family(onPage map[string]*refFamily, mf *dto.MetricFamily, t
 		f.gauges = typ
 	}
 	for _, m := range mf.GetMetric() {
+		if typ == dto.MetricType_GAUGE_HISTOGRAM {
+			break
+		}
 		if reason := r.metric(f, name, typ, m); reason != "" {
 			r.drop(reason)
 		}
@@ -236,19 +239,15 @@ func (r *reference) endVanished(name string, now *refFamily) {
 }
 
 func (r *reference) metric(f *refFamily, name string, typ dto.MetricType, m *dto.Metric) (dropped string) {
-	key := refKey(m.GetLabel())
-	if f.byKey[key] != nil {
+	s := r.newSeries(m.GetLabel())
+	if s == nil {
+		return translate.DropInvalidLabel
+	}
+	if f.byKey[s.key] != nil {
 		return translate.DropDuplicate
 	}
-	var s *refSeries
-	if before := r.families[name]; before != nil {
-		s = before.byKey[key]
-	}
-	if s == nil {
-		if s = r.newSeries(m.GetLabel()); s == nil {
-			return translate.DropInvalidLabel
-		}
-		s.key = key
+	if before := r.families[name]; before != nil && before.byKey[s.key] != nil {
+		s = before.byKey[s.key]
 	}
 	f.add(s)
 
@@ -276,19 +275,6 @@ func (r *reference) metric(f *refFamily, name string, typ dto.MetricType, m *dto
 }
 
 // Series.
-
-// refKey is what tells a series within a family: its labels in an order of
-// their own, but for those without a value.
-func refKey(labels []*dto.LabelPair) string {
-	var parts []string
-	for _, l := range labels {
-		if l.GetValue() != "" {
-			parts = append(parts, fmt.Sprintf("%q=%q", l.GetName(), l.GetValue()))
-		}
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, ",")
-}
 
 // newSeries returns a series with the given labels, or nil if they are invalid.
 func (r *reference) newSeries(labels []*dto.LabelPair) *refSeries {
@@ -333,6 +319,7 @@ func (r *reference) newSeries(labels []*dto.LabelPair) *refSeries {
 	sc.isDefault = sc.scope.Name == translate.ScopeName && sc.scope.Version == r.cfg.Version &&
 		sc.schemaURL == "" && len(sc.scope.Attributes) == 0
 	s := &refSeries{attributes: refAttributes(attributes)}
+	s.key = sc.key + renderAttrs(s.attributes)
 	for _, known := range r.scopes {
 		if known.key == sc.key {
 			s.scope = known
@@ -996,11 +983,8 @@ func refStart(start, ts int64) uint64 {
 // Families.
 
 func refTypeOf(mf *dto.MetricFamily) dto.MetricType {
-	if mf != nil && mf.Type != nil {
+	if mf.Type != nil {
 		return *mf.Type
-	}
-	if len(mf.GetMetric()) == 0 {
-		return dto.MetricType_UNTYPED
 	}
 	switch m := mf.GetMetric()[0]; {
 	case m.GetCounter() != nil:
@@ -1176,7 +1160,7 @@ func (r *reference) request() *colmetricpb.ExportMetricsServiceRequest {
 	if len(rm.ScopeMetrics) == 0 {
 		return &colmetricpb.ExportMetricsServiceRequest{}
 	}
-	return proto.CloneOf(&colmetricpb.ExportMetricsServiceRequest{ResourceMetrics: []*metricpb.ResourceMetrics{rm}})
+	return &colmetricpb.ExportMetricsServiceRequest{ResourceMetrics: []*metricpb.ResourceMetrics{rm}}
 }
 
 // metrics returns the metrics of a family in a scope: one of each kind, in the

@@ -1021,6 +1021,12 @@ func TestRule15_Summary(t *testing.T) {
 
 func TestRule16_GaugeHistogramIsDropped(t *testing.T) {
 	run(t, []scenario{{
+		name: "target_info is not even counted",
+		steps: []step{{
+			at:    10,
+			proto: []*dto.MetricFamily{family("target_info", dto.MetricType_GAUGE_HISTOGRAM, gauge(1, "a", "b"))},
+		}},
+	}, {
 		name: "classic and native",
 		steps: []step{{
 			at: 10,
@@ -1650,6 +1656,20 @@ func TestRule25_EmptyValuesAndDuplicates(t *testing.T) {
 				  {l="1"} -..10 1
 				  {l="2"} -..10 2
 				  {l="3"} -..10 4
+			`,
+			dropped: map[string]int{translate.DropDuplicate: 1},
+		}},
+	}, {
+		name: "also of one scope that is named and not",
+		steps: []step{{
+			at: 10,
+			text: `
+				a{l="1"} 1
+				a{l="1",otel_scope_name="otelmetricsplugin/pkg/translate",otel_scope_version="v1"} 2
+			`,
+			want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..10 1
 			`,
 			dropped: map[string]int{translate.DropDuplicate: 1},
 		}},
