@@ -274,7 +274,7 @@ func (t *Translator) family(f *family, frame *frame) {
 	case f == nil:
 		drop = DropInvalidName
 		wanted = t.keep(string(t.bytes(frame.name)))
-	case frame.typ == gaugeHistogram:
+	case frame.typ == gaugeHistogram && f.name != targetInfo:
 		drop = DropGaugeHistogram
 	}
 	if f != nil {
