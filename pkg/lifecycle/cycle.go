@@ -69,7 +69,9 @@ func (c *cycle) run(scrape func() ([]byte, error)) error {
 
 	var refused error
 	c.writer.Reset(c.cfg.Delivery.MaxRequest(), func(part []byte, points int) {
-		refused = errors.Join(refused, c.cfg.Delivery.Accept(part, points))
+		if err := c.cfg.Delivery.Accept(part, points); err != nil {
+			refused = err
+		}
 	})
 	var result translate.Result
 	if failure == nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -33,6 +32,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"otelmetricsplugin/pkg/lifecycle"
+	"otelmetricsplugin/pkg/translate"
 )
 
 func TestMain(m *testing.M) {
@@ -256,6 +256,16 @@ func newManager(t *testing.T, cfg lifecycle.Config) *lifecycle.Manager {
 	return m
 }
 
+// textLogger writes records without their time.
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
 func closeManager(t *testing.T, m *lifecycle.Manager) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -342,7 +352,7 @@ func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOneSessionOrNone(t *testing.T
 	}
 }
 
-func TestAStormOfStartAndStopWhileThePageHangsEndsSoon(t *testing.T) {
+func TestAStormOfStartAndStopWhileTheTargetHangsEndsSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
 		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Hour})
@@ -380,7 +390,7 @@ func TestStopAndStartFromEverywhereLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-func TestAPageThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
+func TestATargetThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
 		bounded := func(ctx context.Context) ([]byte, error) {
@@ -401,7 +411,7 @@ func TestAPageThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
 		start := time.Now()
 		m.Stop()
 		if d := time.Since(start); d > time.Second {
-			t.Errorf("with a page that hangs Stop took %v", d)
+			t.Errorf("with a target that hangs Stop took %v", d)
 		}
 		closeManager(t, m)
 		if got, want := ups(c.got()), []float64{0, 1, 0}; !slices.Equal(got, want) {
@@ -421,7 +431,7 @@ func TestACollectionCutOffByStopLeavesNoTrace(t *testing.T) {
 		closeManager(t, m)
 		got := c.got()
 		if len(got) != 1 || got[0].values[up] != 1 || got[0].values[reads] != 1 {
-			t.Errorf("exports are %+v, want the last page alone", got)
+			t.Errorf("exports are %+v, want the last exposition alone", got)
 		}
 	})
 }
@@ -434,12 +444,10 @@ func TestDeltasOfTheInstrumentsAddUpOverACollectionThatIsCutOff(t *testing.T) {
 		var work float64
 		scrape := func(ctx context.Context) ([]byte, error) {
 			_, err := p.scrape(ctx)
-			return []*dto.MetricFamily{{
-				Name: proto.String("c_total"), Type: dto.MetricType_COUNTER.Enum(),
-				Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(-1)}}}, // dropped
-			}}, err
+			return encode(counter("c_total", -1)), err // dropped
 		}
 		m := newManager(t, lifecycle.Config{Scrape: scrape, Delivery: c, Interval: 10 * time.Second,
+			Temporality: sdkmetric.DeltaTemporalitySelector,
 			Instruments: func(m metric.Meter) error {
 				_, err := m.Float64ObservableCounter("work", metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
 					work++
@@ -449,17 +457,17 @@ func TestDeltasOfTheInstrumentsAddUpOverACollectionThatIsCutOff(t *testing.T) {
 				return err
 			}})
 		m.Start()
-		time.Sleep(25 * time.Second) // fake time: three pages
+		time.Sleep(25 * time.Second) // fake time: three expositions
 		p.set(func(p *target) { p.slow = time.Minute })
 		time.Sleep(6 * time.Second) // in the middle of the fourth
 		p.set(func(p *target) { p.slow = 0 })
 		m.Stop()
 		closeManager(t, m)
 		if got := c.sums["otelmetricsplugin.translate.dropped"]; got != float64(p.reads) || p.reads != 4 {
-			t.Errorf("the deltas of dropped points add up to %v after %d pages with one each", got, p.reads)
+			t.Errorf("the deltas of dropped points add up to %v after %d expositions with one each", got, p.reads)
 		}
-		if got := c.sums["work"]; got != work {
-			t.Errorf("the deltas of the caller's counter add up to %v of %v", got, work)
+		if got := c.sums["work"]; got != work || work != 4 {
+			t.Errorf("the deltas of the caller's counter add up to %v of %v in 4 collections", got, work)
 		}
 	})
 }
@@ -467,7 +475,8 @@ func TestDeltasOfTheInstrumentsAddUpOverACollectionThatIsCutOff(t *testing.T) {
 func TestDeltasAddUpOverStopAndStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second,
+			Temporality: sdkmetric.DeltaTemporalitySelector})
 		m.Start()
 		time.Sleep(15 * time.Second) // fake time
 		m.Stop()
@@ -476,12 +485,12 @@ func TestDeltasAddUpOverStopAndStart(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		closeManager(t, m)
 		if got, want := c.sums["reads_total"], float64(p.reads-1); got != want {
-			t.Errorf("the deltas add up to %v, the source counted %v since the first page", got, want)
+			t.Errorf("the deltas add up to %v, the source counted %v since the first exposition", got, want)
 		}
 	})
 }
 
-func TestAPageThatTakesLongerThanAMinuteIsUpZero(t *testing.T) {
+func TestATargetThatTakesLongerThanAMinuteIsUpZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
 		bounded := func(ctx context.Context) ([]byte, error) {
@@ -515,7 +524,7 @@ func TestAScrapeThatFailsByItselfAtStopIsUpZero(t *testing.T) {
 			defer close(stopped)
 			m.Stop()
 		}()
-		synctest.Wait() // Stop waits for the last page
+		synctest.Wait() // Stop waits for the last exposition
 		close(refusing)
 		<-stopped
 		closeManager(t, m)
@@ -535,33 +544,32 @@ func TestAfterCloseNothingStarts(t *testing.T) {
 		before := len(c.got())
 		m.Start()
 		time.Sleep(time.Minute) // fake time
-		if n := len(c.got()); n != before || c.exporters != 1 {
-			t.Errorf("%d exports after Close by %d pipelines", n-before, c.exporters-1)
+		if n := len(c.got()); n != before {
+			t.Errorf("%d exports after Close", n-before)
 		}
 		closeManager(t, m)
 	})
 }
 
-func TestAPipelineThatCannotBeBuiltIsTriedAgainByTheNextStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, p := &collector{}, &target{}
-		tries := 0
-		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Interval: time.Hour,
-			Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-				if tries++; tries == 1 {
-					return nil, errors.New("no exporter today")
-				}
-				return c.exporter(ctx)
-			}})
-		m.Start()
-		synctest.Wait()
-		m.Start()
-		synctest.Wait()
-		if got := counts(c.got()); !slices.Equal(got, []float64{1}) {
-			t.Errorf("the exports carried %v", got)
+func TestNewSaysWhatIsMissing(t *testing.T) {
+	c, p := &collector{}, &target{}
+	failing := func(metric.Meter) error { return errors.New("no instruments today") }
+	for _, test := range []struct {
+		cfg  lifecycle.Config
+		want string
+	}{
+		{lifecycle.Config{}, "lifecycle: the Config lacks Scrape, Delivery, a positive Interval"},
+		{lifecycle.Config{Scrape: p.scrape, Interval: time.Second}, "lifecycle: the Config lacks Delivery"},
+		{lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: -time.Second}, "lifecycle: the Config lacks a positive Interval"},
+		{lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Second, Instruments: failing}, "lifecycle: instruments: no instruments today"},
+	} {
+		if _, err := lifecycle.New(test.cfg); err == nil || err.Error() != test.want {
+			t.Errorf("the error is %v, want %s", err, test.want)
 		}
-		closeManager(t, m)
-	})
+	}
+	if err := lifecycle.Once(t.Context(), lifecycle.Config{}); err == nil || err.Error() != "lifecycle: the Config lacks Scrape, Delivery" {
+		t.Errorf("the error of Once is %v", err)
+	}
 }
 
 func TestOnceThatIsCutOffSaysSo(t *testing.T) {
@@ -575,9 +583,9 @@ func TestOnceThatIsCutOffSaysSo(t *testing.T) {
 	})
 }
 
-func TestABlackHoleHoldsUpNobody(t *testing.T) {
+func TestADeliveryThatHangsHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p := &collector{blackHole: true}, &target{}
+		c, p := &collector{slow: 10 * time.Second}, &target{}
 		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Second})
 		instantly(t, "Start", m.Start)
 		time.Sleep(10 * time.Second) // fake time
@@ -592,10 +600,10 @@ func TestABlackHoleHoldsUpNobody(t *testing.T) {
 		if err := m.Close(ctx); err != nil {
 			t.Error(err)
 		}
-		// The export under way and the last one, each until the exporter's own
-		// timeout, in either pipeline.
-		if d := time.Since(start); d > 40*time.Second {
-			t.Errorf("two pipelines took %v to end", d)
+		// The collection under way and the last one. The second session is
+		// stopped before the first has ended, and makes none.
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("two sessions took %v to end", d)
 		}
 	})
 }
@@ -615,7 +623,12 @@ func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
 			t.Errorf("up was %v, want %v", got, want)
 		}
 		if got := c.got()[1].values[scraped]; got != 0 {
-			t.Errorf("a page that did not come had %v samples", got)
+			t.Errorf("an exposition that did not come had %v samples", got)
+		}
+		for i, want := range [][]string{nil, {reads}, nil, nil} {
+			if got := c.got()[i].stale; !slices.Equal(got, want) {
+				t.Errorf("export %d marked %v as stale, want %v", i, got, want)
+			}
 		}
 	})
 }
@@ -640,7 +653,7 @@ func TestAnEngineThatIsAwayForTenMinutesIsUpZeroAtEachInterval(t *testing.T) {
 }
 
 // TestAClockThatIsStepped... steps the wall clock by an hour, forward and back,
-// between collections: as many pages are read as intervals pass, each is exported
+// between collections: as many expositions are read as intervals pass, each is exported
 // once, with the time that the clock showed, and no cumulative point begins after
 // it ends.
 func TestAClockThatIsSteppedLosesNothingAndHurriesNobody(t *testing.T) {
@@ -682,24 +695,41 @@ func TestAClockThatIsSteppedLosesNothingAndHurriesNobody(t *testing.T) {
 	}
 }
 
+func TestASlowCycleDelaysTheNextOneAndTicksAreNotPiledUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second})
+		begin := time.Now()
+		m.Start()
+		time.Sleep(5 * time.Second) // fake time
+		p.set(func(p *target) { p.slow = 34 * time.Second })
+		time.Sleep(20 * time.Second)
+		p.set(func(p *target) { p.slow = 0 })
+		time.Sleep(40 * time.Second)
+		closeManager(t, m)
+		var at []time.Duration
+		for _, e := range c.got() {
+			at = append(at, e.at.Sub(begin))
+		}
+		// From 10 to 44 s a scrape is under way. One tick of that time makes a
+		// collection at its end; those that follow keep the step.
+		s := time.Second
+		if want := []time.Duration{0, 44 * s, 44 * s, 50 * s, 60 * s, 65 * s}; !slices.Equal(at, want) {
+			t.Errorf("exports came after %v, want %v", at, want)
+		}
+	})
+}
+
 func TestDroppedPointsAreCountedByReasonAndLoggedWhenItStartsAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		negative := []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(-1)}}}
-		good := []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(1)}}}
-		pages := [][]*dto.Metric{good, negative, negative, good, good, good}
+		values := []float64{1, -1, -1, 1, 1, 1}
 		scrape := func(ctx context.Context) ([]byte, error) {
 			_, err := p.scrape(ctx)
-			return []*dto.MetricFamily{{Name: proto.String("c_total"), Type: dto.MetricType_COUNTER.Enum(), Metric: pages[p.reads-1]}}, err
+			return encode(counter("c_total", values[p.reads-1])), err
 		}
 		var log strings.Builder
-		m := newManager(t, lifecycle.Config{Scrape: scrape, Delivery: c, Interval: 10 * time.Second,
-			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-				if a.Key == slog.TimeKey {
-					return slog.Attr{}
-				}
-				return a
-			}}))})
+		m := newManager(t, lifecycle.Config{Scrape: scrape, Delivery: c, Interval: 10 * time.Second, Logger: textLogger(&log)})
 		m.Start()
 		time.Sleep(45 * time.Second) // fake time
 		closeManager(t, m)
@@ -742,7 +772,7 @@ func TestTheFirstCollectionFallsAtARandomPointOfTheSpread(t *testing.T) {
 		})
 	}
 	if len(firsts) < 10 {
-		t.Errorf("20 pipelines began at only %d points", len(firsts))
+		t.Errorf("20 sessions began at only %d points", len(firsts))
 	}
 }
 
@@ -754,12 +784,12 @@ func TestStopBeforeTheFirstCollectionIsDueCollectsOnce(t *testing.T) {
 		instantly(t, "Stop", m.Stop)
 		closeManager(t, m)
 		if got := counts(c.got()); !slices.Equal(got, []float64{1}) {
-			t.Errorf("the exports carried %v, want the last page alone", got)
+			t.Errorf("the exports carried %v, want the last exposition alone", got)
 		}
 	})
 }
 
-func TestTheResourceIsTheEnginesOnceThePageSaysSoAndTheUserWins(t *testing.T) {
+func TestTheResourceIsTheEnginesOnceTheExpositionSaysSoAndTheUserWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
 		m := newManager(t, lifecycle.Config{
@@ -768,7 +798,7 @@ func TestTheResourceIsTheEnginesOnceThePageSaysSoAndTheUserWins(t *testing.T) {
 			Resource: []attribute.KeyValue{attribute.String("host.name", "mine")},
 		})
 		m.Start()
-		time.Sleep(time.Second) // fake time; at boot the page does not know its engine yet
+		time.Sleep(time.Second) // fake time; at boot the exposition does not know its engine yet
 		p.set(func(p *target) { p.info = true })
 		time.Sleep(10 * time.Second)
 		p.set(func(p *target) { p.info = false }) // what is known stays
@@ -784,26 +814,135 @@ func TestTheResourceIsTheEnginesOnceThePageSaysSoAndTheUserWins(t *testing.T) {
 	})
 }
 
-func TestTheCallersInstrumentsHangOnTheSameProvider(t *testing.T) {
+// gauge returns a Config.Instruments that adds one gauge with that callback.
+func gauge(callback metric.Int64Callback) func(metric.Meter) error {
+	return func(meter metric.Meter) error {
+		_, err := meter.Int64ObservableGauge("mine", metric.WithInt64Callback(callback))
+		return err
+	}
+}
+
+func TestTheCallersInstrumentsAreMadeOnceAndOutliveStopAndStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
+		made := 0
 		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute,
 			Instruments: func(meter metric.Meter) error {
-				_, err := meter.Int64ObservableGauge("mine", metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				made++
+				return gauge(func(_ context.Context, o metric.Int64Observer) error {
 					o.Observe(7)
 					return nil
-				}))
-				return err
+				})(meter)
 			}})
-		m.Start()
+		for range 3 {
+			m.Start()
+			time.Sleep(time.Second) // fake time
+			m.Stop()
+		}
 		closeManager(t, m)
 		for i, e := range c.got() {
 			if e.values["otelmetricsplugin mine"] != 7 {
 				t.Errorf("export %d carried %v", i, e.values)
 			}
 		}
-		if len(c.got()) == 0 {
-			t.Error("nothing was exported")
+		if len(c.got()) != 6 || made != 1 {
+			t.Errorf("%d exports in three sessions, instruments made %d times", len(c.got()), made)
+		}
+	})
+}
+
+func TestACallbackThatFailsCostsNoOtherPoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		var log strings.Builder
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute, Logger: textLogger(&log),
+			Instruments: gauge(func(context.Context, metric.Int64Observer) error { return errors.New("no measurement") })})
+		m.Start()
+		time.Sleep(time.Second) // fake time
+		m.Stop()
+		closeManager(t, m)
+		if got := counts(c.got()); !slices.Equal(got, []float64{1, 2}) || !slices.Equal(ups(c.got()), []float64{1, 1}) {
+			t.Errorf("the exports are %+v", c.got())
+		}
+		if want := "level=WARN msg=\"a collection is incomplete\" error=\"own metrics: no measurement\"\n"; strings.Count(log.String(), want) != 2 {
+			t.Errorf("the log is\n%swant twice\n%s", log.String(), want)
+		}
+	})
+}
+
+func TestRequestsAreCutToWhatTheDeliveryTakesAndEndWithTheOwnMetrics(t *testing.T) {
+	for _, test := range []struct{ limit, parts int }{{0, 1}, {1, 5}} {
+		c, p := &collector{limit: test.limit}, &target{}
+		cfg := lifecycle.Config{Scrape: p.scrape, Delivery: c, Resource: []attribute.KeyValue{attribute.String("service.name", "mine")}}
+		if err := lifecycle.Once(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		var scopes []string
+		total := 0
+		for i, e := range c.got() {
+			scopes = append(scopes, e.scopes...)
+			total += c.points[i]
+			if !maps.Equal(e.resource, map[string]string{"service.name": "mine"}) {
+				t.Errorf("limit %d: part %d has the resource %v", test.limit, i, e.resource)
+			}
+		}
+		want := []string{translate.ScopeName, lifecycle.ScopeName}
+		if got := slices.Compact(scopes); len(c.got()) != test.parts || total != 5 || !slices.Equal(got, want) {
+			t.Errorf("limit %d: %d parts with %d points of the scopes %v, want %d with 5 of %v",
+				test.limit, len(c.got()), total, got, test.parts, want)
+		}
+	}
+}
+
+func TestARefusalOfTheDeliveryIsLoggedAndTheCycleGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{err: errors.New("closed")}, &target{}
+		var log strings.Builder
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second, Logger: textLogger(&log)})
+		m.Start()
+		time.Sleep(15 * time.Second) // fake time
+		closeManager(t, m)
+		if want := "level=WARN msg=\"a collection is incomplete\" error=closed\n"; strings.Count(log.String(), want) != 3 {
+			t.Errorf("the log is\n%swant three times\n%s", log.String(), want)
+		}
+		if err := lifecycle.Once(t.Context(), lifecycle.Config{Scrape: p.scrape, Delivery: c}); !errors.Is(err, c.err) {
+			t.Errorf("the error of Once is %v", err)
+		}
+	})
+}
+
+func TestAFilterThatKeepsNothingIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		var log strings.Builder
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute, Logger: textLogger(&log),
+			Keep: func(string) bool { return false }})
+		m.Start()
+		time.Sleep(time.Second) // fake time
+		closeManager(t, m)
+		want := `level=INFO msg="the first page was read" samples=1 kept=0
+level=WARN msg="no family of the page is kept" remedy="check the expressions that select families: they match whole names, as engine_daemon_.*"
+`
+		if log.String() != want {
+			t.Errorf("the log is\n%swant\n%s", log.String(), want)
+		}
+	})
+}
+
+func TestCloseThatWasTooEarlyMayBeRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{slow: 10 * time.Second}, &target{}
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute})
+		m.Start()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := m.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the error is %v", err)
+		}
+		for range 2 {
+			if err := m.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
@@ -877,8 +1016,8 @@ func TestOnceReturnsTheErrorOfTheScrape(t *testing.T) {
 	if err := lifecycle.Once(t.Context(), cfg); err == nil || err.Error() != "refused" {
 		t.Errorf("the error is %v", err)
 	}
-	if len(c.got()) != 1 || c.running != 0 {
-		t.Errorf("%d exports, %d exporters left running", len(c.got()), c.running)
+	if len(c.got()) != 1 {
+		t.Errorf("%d exports, want none of a failed scrape", len(c.got())-1)
 	}
 }
 
@@ -939,8 +1078,8 @@ func TestTheProtocolAsEnginesSpeakIt(t *testing.T) {
 		t.Error(err)
 	}
 	closeManager(t, m)
-	if c.exporters != 1 {
-		t.Errorf("%d pipelines ran, want 1", c.exporters)
+	if n := len(c.got()); n < 1 || n > 2 {
+		t.Errorf("%d exports, want the first, if there was time, and the last", n)
 	}
 }
 
@@ -966,7 +1105,7 @@ func TestListenReplacesTheSocketOfAProcessBeforeAndNothingElse(t *testing.T) {
 	if err := os.WriteFile(socket, []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lifecycle.Listen(socket); err == nil || err.Error() != "plugin socket: "+socket+" is there and is no socket" {
+	if _, err := lifecycle.Listen(socket); err == nil || err.Error() != "plugin socket: "+socket+" exists and is not a socket" {
 		t.Errorf("over a file: %v", err)
 	}
 	if data, err := os.ReadFile(socket); err != nil || string(data) != "data" {
