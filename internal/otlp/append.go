@@ -66,25 +66,37 @@ func appendPair(b []byte, field protowire.Number, kv attribute.KeyValue) []byte 
 	return appendBytes(b, keyValueValue, value)
 }
 
-// AppendAttribute appends an attribute of a data point of kind k.
+// AppendAttribute appends an attribute of a data point of kind k; kind 0 is any,
+// see [MoveAttributes].
 func AppendAttribute(b []byte, k Kind, key, value []byte) []byte {
 	return appendStringPair(b, k.attributesField(), key, value)
 }
 
-// AppendAttributes appends attributes of a data point, written for kind from,
-// as those of one of kind to.
-func AppendAttributes(b []byte, to, from Kind, attributes []byte) []byte {
-	before, after := from.attributesField(), to.attributesField()
+// MoveAttributes changes encoded attributes, of a data point of whatever kind,
+// in place to those of one of kind k.
+func MoveAttributes(attributes []byte, k Kind) {
+	tag := byte(protowire.EncodeTag(k.attributesField(), protowire.BytesType)) // below 16: a byte
 	for len(attributes) > 0 {
-		_, _, n := protowire.ConsumeTag(attributes)
-		value, m := protowire.ConsumeBytes(attributes[n:])
-		if m < 0 || before == after {
-			break
+		attributes[0] = tag
+		_, n := protowire.ConsumeBytes(attributes[1:])
+		if n < 0 {
+			return
 		}
-		b = appendBytes(b, after, value)
-		attributes = attributes[n+m:]
+		attributes = attributes[1+n:]
 	}
-	return append(b, attributes...)
+}
+
+// EachAttribute calls f with each of the encoded attributes, which do not say
+// what kind of data point they are of.
+func EachAttribute(attributes []byte, f func(attribute []byte)) {
+	for len(attributes) > 0 {
+		_, n := protowire.ConsumeBytes(attributes[1:])
+		if n < 0 {
+			return
+		}
+		f(attributes[1 : 1+n])
+		attributes = attributes[1+n:]
+	}
 }
 
 // Resource returns an encoded Resource.
@@ -119,6 +131,9 @@ func NewScope(name, version, schemaURL string, attributes []attribute.KeyValue) 
 	}
 	return s
 }
+
+// Key tells scopes apart.
+func (s Scope) Key() string { return string(s.scope) + "\x00" + string(s.rest) }
 
 // Metric is an encoded metric without its data points.
 type Metric struct {

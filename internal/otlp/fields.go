@@ -89,7 +89,7 @@ const (
 const noRecordedValue = 1
 
 // Kind is a kind of metric data: the number of its field in a metric.
-type Kind protowire.Number
+type Kind uint8
 
 // The kinds of metric data.
 const (

@@ -95,6 +95,23 @@ func (w *Writer) Point(p Point) {
 	w.points++
 }
 
+// AppendDelimited appends a data point that [Writer.Delimited] will write.
+func AppendDelimited(b []byte, p Point) []byte {
+	return p.append(protowire.AppendVarint(b, uint64(p.size())))
+}
+
+// Delimited appends data points that [AppendDelimited] wrote.
+func (w *Writer) Delimited(points []byte) {
+	for len(points) > 0 {
+		p, n := protowire.ConsumeBytes(points)
+		if n < 0 {
+			return
+		}
+		w.Point(Raw(p))
+		points = points[n:]
+	}
+}
+
 // Close emits the last part, if it has any points.
 func (w *Writer) Close() { w.cut() }
 
