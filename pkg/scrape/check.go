@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -48,6 +49,9 @@ const (
 
 	exemplarLabel     = 1<<3 | uint64(protowire.BytesType)
 	exemplarTimestamp = 3<<3 | uint64(protowire.BytesType)
+
+	timestampSeconds = 1<<3 | uint64(protowire.VarintType)
+	timestampNanos   = 2<<3 | uint64(protowire.VarintType)
 )
 
 // limits bound an exposition beyond its bytes.
@@ -136,10 +140,10 @@ func (c *checker) family(b []byte) bool {
 }
 
 func (c *checker) metric(b []byte) bool {
-	samples := 1
+	samples, longest := 1, 0 // label
 	for len(b) > 0 {
 		if n := plainLabel(b); n > 0 {
-			c.longLabel = c.longLabel || n-6 > c.maxLabelBytes
+			longest = max(longest, n-6)
 			b = b[n:]
 			continue
 		}
@@ -172,6 +176,7 @@ func (c *checker) metric(b []byte) bool {
 		}
 	}
 	c.samples += samples
+	c.longLabel = c.longLabel || longest > c.maxLabelBytes
 	return true
 }
 
@@ -222,6 +227,9 @@ func plainValue(b []byte) int {
 }
 
 func counter(b []byte) bool {
+	if len(b) > 9 && b[0] == byte(gaugeValue) {
+		b = b[9:]
+	}
 	for len(b) > 0 {
 		tag, value, n := consumeField(b)
 		if n < 0 {
@@ -234,7 +242,7 @@ func counter(b []byte) bool {
 				return false
 			}
 		case counterCreated:
-			if !scalars(value) {
+			if !timestamp(value) {
 				return false
 			}
 		}
@@ -257,7 +265,7 @@ func summary(b []byte) (samples int, valid bool) {
 				return 0, false
 			}
 		case summaryCreated:
-			if !scalars(value) {
+			if !timestamp(value) {
 				return 0, false
 			}
 		}
@@ -283,8 +291,10 @@ func histogram(b []byte) (samples int, valid bool) {
 		case histogramBucket:
 			samples++
 			valid = bucket(value)
-		case histogramNegativeSpan, histogramPositiveSpan, histogramCreated:
+		case histogramNegativeSpan, histogramPositiveSpan:
 			valid = scalars(value)
+		case histogramCreated:
+			valid = timestamp(value)
 		case histogramNegativeDelta, histogramPositiveDelta:
 			valid = varints(value)
 		case histogramNegativeCount, histogramPositiveCount:
@@ -302,19 +312,24 @@ func histogram(b []byte) (samples int, valid bool) {
 // plainBucket returns the size of the bucket that b begins with, if it is a
 // cumulative count of at most eight bytes and an upper bound; otherwise 0.
 func plainBucket(b []byte) int {
-	const others = 1 + 1 + 8 // both tags and the bound
-	if len(b) < 2+others+8 || b[0] != byte(histogramBucket) || b[2] != byte(bucketCumulativeCount) {
+	const others = 1 + 1 + 8    // both tags and the bound
+	const most = 2 + others + 8 // which may reach beyond b
+	if cap(b) < most {
+		return 0
+	}
+	n := len(b)
+	b = b[:most]
+	if b[0] != byte(histogramBucket) || b[2] != byte(bucketCumulativeCount) {
 		return 0
 	}
 	size := int(b[1])
 	count := size - others
-	if count < 1 || count > 8 || b[3+count] != byte(bucketUpperBound) {
+	if count < 1 || count > 8 || 2+size > n || b[3+count] != byte(bucketUpperBound) {
 		return 0
 	}
 	// The count ends where it should if its last byte alone has no high bit.
-	const high = 0x8080808080808080
 	mask := ^uint64(0) >> (64 - 8*count)
-	if binary.LittleEndian.Uint64(b[3:])&high&mask != high&(mask>>8) {
+	if binary.LittleEndian.Uint64(b[3:])&highBits&mask != highBits&(mask>>8) {
 		return 0
 	}
 	return 2 + size
@@ -342,6 +357,16 @@ func exemplar(b []byte) bool {
 	return true
 }
 
+// timestamp recognizes seconds followed by nanoseconds.
+func timestamp(b []byte) bool {
+	if len(b) >= 4 && b[0] == byte(timestampSeconds) {
+		if n := 1 + varintSize(b[1:]); n > 1 && n < len(b) && b[n] == byte(timestampNanos) && n+1+varintSize(b[n+1:]) == len(b) {
+			return true
+		}
+	}
+	return scalars(b)
+}
+
 // scalars is for a message whose fields have no form to check beyond their size:
 // numbers that are not packed, and strings.
 func scalars(b []byte) bool {
@@ -357,7 +382,7 @@ func scalars(b []byte) bool {
 
 func varints(b []byte) bool {
 	for len(b) > 0 {
-		_, n := consumeVarint(b)
+		n := varintSize(b)
 		if n < 0 {
 			return false
 		}
@@ -369,7 +394,42 @@ func varints(b []byte) bool {
 // consumeField returns the tag and the size of the field that b begins with, and
 // its value if that has a length. The size is negative if the field is malformed.
 func consumeField(b []byte) (tag uint64, value []byte, size int) {
-	tag, size = consumeVarint(b)
+	if len(b) < 2 || b[0] >= 0x80 || b[0] < 1<<3 {
+		return consumeAnyField(b)
+	}
+	// A tag of one byte.
+	tag = uint64(b[0])
+	switch protowire.Type(tag & 7) {
+	case protowire.BytesType: // with a length of one or two bytes
+		n, at := int(b[1]), 2
+		if n >= 0x80 {
+			if len(b) < 3 || b[2] >= 0x80 {
+				break
+			}
+			n, at = n-0x80+int(b[2])<<7, 3
+		}
+		size = at + n
+		if size > len(b) {
+			return 0, nil, -1
+		}
+		return tag, b[at:size], size
+	case protowire.Fixed64Type:
+		if len(b) < 9 {
+			return 0, nil, -1
+		}
+		return tag, nil, 9
+	case protowire.VarintType:
+		n := varintSize(b[1:])
+		if n < 0 {
+			return 0, nil, -1
+		}
+		return tag, nil, 1 + n
+	}
+	return consumeAnyField(b)
+}
+
+func consumeAnyField(b []byte) (tag uint64, value []byte, size int) {
+	tag, size = protowire.ConsumeVarint(b)
 	if size < 0 {
 		return 0, nil, -1
 	}
@@ -379,19 +439,12 @@ func consumeField(b []byte) (tag uint64, value []byte, size int) {
 	}
 	b = b[size:]
 	var n int
-	switch protowire.Type(tag & 7) {
-	case protowire.BytesType:
+	if typ := protowire.Type(tag & 7); typ == protowire.BytesType {
 		value, n = consumeBytes(b)
-	case protowire.VarintType:
-		_, n = consumeVarint(b)
-	case protowire.Fixed64Type:
-		n = 8
-	case protowire.Fixed32Type:
-		n = 4
-	default: // groups, which are unknown fields; other types are malformed
-		n = protowire.ConsumeFieldValue(protowire.Number(number), protowire.Type(tag&7), b)
+	} else { // of groups too, which are unknown fields
+		n = protowire.ConsumeFieldValue(protowire.Number(number), typ, b)
 	}
-	if n < 0 || n > len(b) {
+	if n < 0 {
 		return 0, nil, -1
 	}
 	return tag, value, size + n
@@ -400,7 +453,7 @@ func consumeField(b []byte) (tag uint64, value []byte, size int) {
 // consumeBytes returns the bytes whose length b begins with, and their size with
 // it, which is negative if they are malformed.
 func consumeBytes(b []byte) (value []byte, size int) {
-	length, n := consumeVarint(b)
+	length, n := protowire.ConsumeVarint(b)
 	if n < 0 || length > uint64(len(b)-n) {
 		return nil, -1
 	}
@@ -408,10 +461,22 @@ func consumeBytes(b []byte) (value []byte, size int) {
 	return b[n:size], size
 }
 
-// consumeVarint is protowire.ConsumeVarint, faster for one byte.
-func consumeVarint(b []byte) (v uint64, size int) {
-	if len(b) > 0 && b[0] < 0x80 {
-		return uint64(b[0]), 1
+// highBits are the bits that all bytes of a varint but the last have.
+const highBits = 0x8080808080808080
+
+// varintSize returns the size of the varint that b begins with, or a negative
+// number if it is malformed. It looks at eight bytes at once, although they may
+// belong to what follows b.
+func varintSize(b []byte) int {
+	if cap(b) >= 8 {
+		if last := ^binary.LittleEndian.Uint64(b[:8]) & highBits; last != 0 {
+			n := bits.TrailingZeros64(last)/8 + 1
+			if n > len(b) {
+				return -1
+			}
+			return n
+		}
 	}
-	return protowire.ConsumeVarint(b)
+	_, n := protowire.ConsumeVarint(b)
+	return n
 }

@@ -348,22 +348,6 @@ func TestAnErrorIsShortWhateverThePageSays(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape scrapes the page of a real swarm manager over a unix socket.
-func BenchmarkScrape(b *testing.B) {
-	page, err := os.ReadFile(filepath.Join("..", "..", "testdata", "pages", "297-active.pb"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	s := newScraper(b, scrape.Config{URL: serve(b, body(delimited, string(page)))[0]})
-	b.SetBytes(int64(len(page)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Scrape(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // FuzzText is seeded with the pages of real engines, with hostile ones and with
 // those in the directory that TEXT_PAGES names, if it does: the test data of
 // github.com/prometheus/prometheus, model/textparse/testdata, for one.
@@ -455,17 +439,10 @@ func FuzzProtobuf(f *testing.F) {
 // message that is sent in parts, which unmarshaling merges, counts for each part.
 func checkLimited(t *testing.T, err error, families []*dto.MetricFamily, maxSamples, maxLabelBytes int) {
 	t.Helper()
-	samples, labelBytes := 0, 0
+	samples, labelBytes := countSamples(families), 0
 	for _, f := range families {
 		labelBytes = max(labelBytes, len(f.GetName()))
 		for _, m := range f.GetMetric() {
-			samples += 1 + len(m.GetHistogram().GetBucket()) + len(m.GetSummary().GetQuantile())
-			if m.Histogram != nil {
-				samples++
-			}
-			if m.Summary != nil {
-				samples++
-			}
 			for _, l := range m.GetLabel() {
 				labelBytes = max(labelBytes, len(l.GetName())+len(l.GetValue()))
 			}

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -414,5 +416,94 @@ func TestAPasswordIsSentAndNeverShown(t *testing.T) {
 	}
 	if want := "scrape http://xxxxx@" + server.Listener.Addr().String() + "/metrics: EOF"; err == nil || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+func TestNewSaysWhatIsWrong(t *testing.T) {
+	for want, cfg := range map[string]scrape.Config{
+		"invalid URL of the target: want unix:///path/of/socket or http://host:port/metrics": {},
+		"negative limit: Timeout -1ns, MaxBytes 0, MaxSamples 0, MaxLabelBytes 0":            {URL: "unix:///m.sock", Timeout: -1},
+		"negative limit: Timeout 0s, MaxBytes -1, MaxSamples -2, MaxLabelBytes -3":           {URL: "unix:///m.sock", MaxBytes: -1, MaxSamples: -2, MaxLabelBytes: -3},
+	} {
+		if _, err := scrape.New(cfg); err == nil || err.Error() != want {
+			t.Errorf("the error is %v, want %s", err, want)
+		}
+	}
+}
+
+// TestOneExpositionAfterAnother scrapes pages of different sizes and formats with
+// one Scraper, over one connection.
+func TestOneExpositionAfterAnother(t *testing.T) {
+	pages := []struct {
+		contentType, page string
+		families          int
+	}{
+		{delimited, string(synthetic(t, 100_000)), 300},
+		{delimited, string(synthetic(t, 500)), 3},
+		{text, "a 1\nb 1\n", 2},
+		{delimited, "\xff", -1},
+		{delimited, frame(sub(1, "a")), 1},
+		{text, "{", -1},
+		{text, strings.Repeat("#\n", 1<<20) + "a 1\n", 1},
+		{delimited, "", 0},
+	}
+	var next atomic.Int64
+	var connections sync.Map
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connections.Store(r.RemoteAddr, true)
+		page := pages[next.Load()]
+		body(page.contentType, page.page)(w, r)
+	})
+	for _, url := range serve(t, handler) {
+		s := newScraper(t, scrape.Config{URL: url})
+		for i := range pages {
+			next.Store(int64(i))
+			exposition, err := s.Scrape(t.Context())
+			if (err != nil) != (pages[i].families < 0) {
+				t.Fatalf("page %d: error %v", i, err)
+			}
+			if families := decode(t, exposition); err == nil && len(families) != pages[i].families {
+				t.Errorf("page %d has %d families, want %d", i, len(families), pages[i].families)
+			}
+		}
+	}
+	n := 0
+	connections.Range(func(any, any) bool { n++; return true })
+	if n != 2 {
+		t.Errorf("%d remote addresses, want one for each URL", n)
+	}
+}
+
+// TestAScrapeAllocatesNothingForEachSample compares a small page and a large one,
+// the second time that each is scraped.
+func TestAScrapeAllocatesNothingForEachSample(t *testing.T) {
+	for _, samples := range []int{500, 100_000} {
+		s := newScraper(t, scrape.Config{URL: serve(t, body(delimited, string(synthetic(t, samples))))[0]})
+		scrapeOnce := func() {
+			if _, err := s.Scrape(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		scrapeOnce()
+		scrapeOnce()
+		if n := allocated(func() { scrapeOnce(); scrapeOnce() }); n > 128<<10 {
+			t.Errorf("%d bytes allocated for two scrapes of %d samples", n, samples)
+		}
+	}
+}
+
+// BenchmarkScrape scrapes over a unix socket; the target's work is part of it.
+func BenchmarkScrape(b *testing.B) {
+	for name, page := range map[string][]byte{"297-active": recorded(b, "297-active.pb"), "500": synthetic(b, 500), "100000": synthetic(b, 100_000)} {
+		b.Run(name, func(b *testing.B) {
+			s := newScraper(b, scrape.Config{URL: serve(b, body(delimited, string(page)))[0]})
+			b.SetBytes(int64(len(page)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Scrape(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
