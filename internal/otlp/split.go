@@ -1,6 +1,9 @@
-package delivery
+// Package otlp reads and writes the wire format of OTLP metrics requests.
+package otlp
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -16,6 +19,32 @@ var cached = proto.MarshalOptions{UseCachedSize: true}
 // lengthGrowth is the most that a length prefix can grow beyond one byte: a
 // message is sized before what it will hold is known.
 const lengthGrowth = 4
+
+// Split cuts an encoded request into whole requests of at most limit bytes
+// each and hands each to emit with the number of its data points, in order. A
+// point that is larger than limit by itself is handed over alone. A part is
+// valid only during emit. It returns an error if request is malformed.
+//
+// This implementation decodes and encodes again.
+func Split(request []byte, limit int, emit func(part []byte, points int)) error {
+	req := &colmetricpb.ExportMetricsServiceRequest{}
+	if err := proto.Unmarshal(request, req); err != nil {
+		return fmt.Errorf("not an OTLP metrics request: %w", err)
+	}
+	var buf []byte
+	var marshalErr error
+	split(req, limit, func(part *colmetricpb.ExportMetricsServiceRequest, points int) {
+		cached.Size(part)
+		data, err := cached.MarshalAppend(buf[:0], part)
+		if err != nil {
+			marshalErr = err
+			return
+		}
+		buf = data
+		emit(data, points)
+	})
+	return marshalErr
+}
 
 // split cuts req into requests of at most limit serialised bytes and hands
 // each to emit with the number of its data points, in the order of req. Every
