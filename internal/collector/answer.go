@@ -106,6 +106,19 @@ func streamBroke(message string) bool {
 	return false
 }
 
+// Code returns the name of the code of an answer. What a server sends beyond
+// gRPC's codes is Unknown.
+func Code(err error) string {
+	code := status.Code(err)
+	if code > codes.Unauthenticated {
+		code = codes.Unknown
+	}
+	return code.String()
+}
+
+// Message returns the message of an answer, as the server or gRPC wrote it.
+func Message(err error) string { return status.Convert(err).Message() }
+
 // Remedy says what a person can do about an answer that refuses data for good:
 // the name of its code, or [AnswerTooLarge], and its message.
 func Remedy(answer, message string) string {

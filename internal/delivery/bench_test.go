@@ -23,7 +23,7 @@ func swallowing(b *testing.B) *grpc.ClientConn {
 	if err != nil {
 		b.Fatal(err)
 	}
-	newCollector().serve(b, l, grpc.ForceServerCodecV2(swallow{encoding.GetCodecV2("proto")}))
+	newReceiver().serve(b, l, grpc.ForceServerCodecV2(swallow{encoding.GetCodecV2("proto")}))
 	return dial(b, l.Addr().String())
 }
 
