@@ -342,6 +342,22 @@ func (connFunc) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Cal
 	return nil, errors.New("not a stream")
 }
 
+// rawConn is a connection without a network, from a request as it is sent to
+// the answer.
+type rawConn func(ctx context.Context, r *collector.Request) (*response, error)
+
+func (f rawConn) Invoke(ctx context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
+	resp, err := f(ctx, args.(*collector.Request))
+	if resp != nil {
+		proto.Merge(reply.(*response), resp)
+	}
+	return err
+}
+
+func (rawConn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.New("not a stream")
+}
+
 // to is a connection straight to c.
 func to(c *receiver) connFunc {
 	return func(ctx context.Context, data []byte) (*response, error) {
