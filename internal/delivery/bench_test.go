@@ -19,7 +19,7 @@ type swallow struct{ encoding.CodecV2 }
 
 func (s swallow) Unmarshal(mem.BufferSlice, any) error { return nil }
 
-func swallowing(b *testing.B) *grpc.ClientConn {
+func swallowing(b testing.TB) *grpc.ClientConn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
