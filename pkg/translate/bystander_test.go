@@ -136,14 +136,14 @@ func TestAFaultLeavesTheRestOfThePageUntouched(t *testing.T) {
 // play renders the points, but for those of a fault, of three pages that
 // change puts it on, and tells what the second one's were dropped for.
 func play(t *testing.T, selector sdkmetric.TemporalitySelector, change func(i int, page []*dto.MetricFamily) []*dto.MetricFamily) (points string, dropped map[string]int) {
-	tr := translate.New(translate.Config{Version: "v1", Temporality: selector})
+	tr := newSubject(translate.Config{Version: "v1", Temporality: selector})
 	for i := range 3 {
 		page := bystanders(i)
 		if change != nil {
 			page = change(i, page)
 		}
-		r := tr.Translate(page, at(float64(10*(i+1))))
-		req := send(t, r)
+		r := tr.translate(t, encode(t, page...), at(float64(10*(i+1))))
+		req := r.request
 		withoutFaults(req)
 		points += fmt.Sprintf("page %d\n", i) + render(req)
 		if i == 1 {

@@ -5,7 +5,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/protobuf/proto"
 
 	"otelmetricsplugin/pkg/translate"
@@ -391,13 +391,16 @@ func createdAt(h *dto.Histogram, s float64) *dto.Histogram {
 }
 
 func TestTemporalityPreference(t *testing.T) {
-	const cumulative, delta = metricdata.CumulativeTemporality, metricdata.DeltaTemporality
+	const (
+		cumulative = metricpb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
+		delta      = metricpb.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA
+	)
 	page := append(text(t, "# TYPE a counter\na 1\n# TYPE b histogram\nb_sum 1\nb_count 1\n"),
 		family("c", dto.MetricType_HISTOGRAM, histogram(native(0, 1, 0, spans(1, 1), 1))))
 	for _, tc := range []struct {
 		name               string
 		selector           sdkmetric.TemporalitySelector
-		counter, histogram metricdata.Temporality
+		counter, histogram metricpb.AggregationTemporality
 	}{
 		{"none", nil, cumulative, cumulative},
 		{"cumulative", sdkmetric.CumulativeTemporalitySelector, cumulative, cumulative},
@@ -405,16 +408,18 @@ func TestTemporalityPreference(t *testing.T) {
 		{"lowmemory", sdkmetric.LowMemoryTemporalitySelector, cumulative, delta},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tr := translate.New(translate.Config{Temporality: tc.selector})
-			tr.Translate(page, at(10))
-			metrics := tr.Translate(page, at(20)).Scopes[0].Metrics
-			got := [3]metricdata.Temporality{
-				metrics[0].Data.(metricdata.Sum[float64]).Temporality,
-				metrics[1].Data.(metricdata.Histogram[float64]).Temporality,
-				metrics[2].Data.(metricdata.ExponentialHistogram[float64]).Temporality,
-			}
-			if want := [3]metricdata.Temporality{tc.counter, tc.histogram, tc.histogram}; got != want {
-				t.Errorf("counter, histogram, native histogram: %v, want %v", got, want)
+			for name, newImplementation := range implementations {
+				tr := newImplementation(translate.Config{Temporality: tc.selector})
+				tr.translate(t, encode(t, page...), at(10))
+				metrics := tr.translate(t, encode(t, page...), at(20)).scopes()[0].Metrics
+				got := [3]metricpb.AggregationTemporality{
+					metrics[0].GetSum().GetAggregationTemporality(),
+					metrics[1].GetHistogram().GetAggregationTemporality(),
+					metrics[2].GetExponentialHistogram().GetAggregationTemporality(),
+				}
+				if want := [3]metricpb.AggregationTemporality{tc.counter, tc.histogram, tc.histogram}; got != want {
+					t.Errorf("%s: counter, histogram, native histogram: %v, want %v", name, got, want)
+				}
 			}
 		})
 	}

@@ -3,47 +3,32 @@ package translate_test
 import (
 	"bytes"
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	"go.opentelemetry.io/otel/sdk/resource"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"otelmetricsplugin/internal/otlp"
 	"otelmetricsplugin/pkg/translate"
 )
 
-// run runs the tests and ends the exporter that they share.
-type withExporter struct{ *testing.M }
-
-func (r withExporter) Run() int {
-	defer func() { _ = exporter().Shutdown(context.Background()) }()
-	return r.M.Run()
-}
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withExporter{m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // epoch is second 0 of the tests' time.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -82,23 +67,6 @@ func decodeText(page []byte) ([]*dto.MetricFamily, error) {
 	}
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return families, err
-}
-
-// decodeProto decodes a page in the protobuf format. It does not use expfmt's
-// decoder, which allocates whatever length a message claims to have.
-func decodeProto(page []byte) ([]*dto.MetricFamily, error) {
-	r := bytes.NewReader(page)
-	opts := protodelim.UnmarshalOptions{MaxSize: int64(len(page))}
-	var families []*dto.MetricFamily
-	for {
-		mf := &dto.MetricFamily{}
-		if err := opts.UnmarshalFrom(r, mf); errors.Is(err, io.EOF) {
-			return families, nil
-		} else if err != nil {
-			return families, err
-		}
-		families = append(families, mf)
-	}
 }
 
 // recorded returns a page of a real engine.
@@ -180,40 +148,117 @@ func native(schema int32, sum float64, zero uint64, spans []*dto.BucketSpan, del
 	}
 }
 
-// exporter is the real OTLP exporter, behind which stands an interceptor that
-// finishes the request and answers it itself.
-var exporter = sync.OnceValue(func() *otlpmetricgrpc.Exporter {
-	exp, err := otlpmetricgrpc.New(context.Background(),
-		otlpmetricgrpc.WithEndpoint("localhost:1"),
-		otlpmetricgrpc.WithInsecure(),
-		otlpmetricgrpc.WithDialOption(grpc.WithUnaryInterceptor(
-			func(ctx context.Context, _ string, req, _ any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, _ ...grpc.CallOption) error {
-				translate.Finish(ctx, req.(*colmetricpb.ExportMetricsServiceRequest))
-				*ctx.Value(sentKey{}).(**colmetricpb.ExportMetricsServiceRequest) = req.(*colmetricpb.ExportMetricsServiceRequest)
-				return nil
-			})))
-	if err != nil {
-		panic(err)
-	}
-	return exp
-})
-
-type sentKey struct{}
-
-// send returns the request that r is exported as, beside the given metrics of
-// another scope.
-func send(t testing.TB, r *translate.Result, others ...metricdata.ScopeMetrics) *colmetricpb.ExportMetricsServiceRequest {
+// encode encodes families as an exposition: delimited protobuf. Where a list
+// has a nil, the exposition has an empty message.
+func encode(t testing.TB, families ...*dto.MetricFamily) []byte {
 	t.Helper()
-	var req *colmetricpb.ExportMetricsServiceRequest
-	ctx := context.WithValue(translate.NewContext(context.Background(), r), sentKey{}, &req)
-	rm := &metricdata.ResourceMetrics{
-		Resource:     resource.NewSchemaless(r.Resource...),
-		ScopeMetrics: append(slices.Clone(r.Scopes), others...),
+	var b bytes.Buffer
+	for _, mf := range families {
+		if _, err := protodelim.MarshalTo(&b, mf); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := exporter().Export(ctx, rm); err != nil {
-		t.Fatalf("exporting: %v", err)
+	return b.Bytes()
+}
+
+// translated is what became of an exposition.
+type translated struct {
+	translate.Result
+	request *colmetricpb.ExportMetricsServiceRequest // empty if there are no points
+}
+
+// scopes returns the scopes with points.
+func (r translated) scopes() []*metricpb.ScopeMetrics { return scopesOf(r.request) }
+
+// implementation is the translator, or the reference.
+type implementation interface {
+	translate(t testing.TB, exposition []byte, at time.Time) translated
+	missed(t testing.TB, at time.Time) translated
+}
+
+var implementations = map[string]func(translate.Config) implementation{
+	"translator": newSubject,
+	"reference":  newReferenceSubject,
+}
+
+// subject is the translator, whose request is unmarshalled.
+type subject struct {
+	translator *translate.Translator
+	w          *otlp.Writer
+}
+
+func newSubject(cfg translate.Config) implementation {
+	return &subject{translate.New(cfg), otlp.NewWriter(0, nil)}
+}
+
+func (s *subject) translate(t testing.TB, exposition []byte, at time.Time) translated {
+	t.Helper()
+	return s.written(t, func(w *otlp.Writer) translate.Result { return s.translator.Translate(exposition, at, w) })
+}
+
+func (s *subject) missed(t testing.TB, at time.Time) translated {
+	t.Helper()
+	return s.written(t, func(w *otlp.Writer) translate.Result { return s.translator.Missed(at, w) })
+}
+
+func (s *subject) written(t testing.TB, write func(*otlp.Writer) translate.Result) translated {
+	t.Helper()
+	r := translated{request: &colmetricpb.ExportMetricsServiceRequest{}}
+	parts := 0
+	s.w.Reset(math.MaxInt, func(request []byte, points int) {
+		parts++
+		if err := proto.Unmarshal(request, r.request); err != nil {
+			t.Errorf("the request cannot be read: %v", err)
+		}
+		if n := countPoints(r.request); n != points || n == 0 {
+			t.Errorf("emitted %d points as %d", n, points)
+		}
+	})
+	r.Result = write(s.w)
+	s.w.Close()
+	if parts > 1 {
+		t.Errorf("%d parts within the limit of one", parts)
 	}
-	return req
+	return r
+}
+
+// referenceSubject is the reference, which decodes.
+type referenceSubject struct{ *reference }
+
+func newReferenceSubject(cfg translate.Config) implementation {
+	return referenceSubject{newReference(cfg)}
+}
+
+func (s referenceSubject) translate(t testing.TB, exposition []byte, at time.Time) translated {
+	t.Helper()
+	families, err := decodeProto(exposition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, result := s.reference.translate(families, at)
+	return translated{result, request}
+}
+
+func (s referenceSubject) missed(_ testing.TB, at time.Time) translated {
+	request, result := s.reference.missed(at)
+	return translated{result, request}
+}
+
+func countPoints(req *colmetricpb.ExportMetricsServiceRequest) (n int) {
+	for _, sm := range scopesOf(req) {
+		for _, m := range sm.GetMetrics() {
+			n += len(m.GetGauge().GetDataPoints()) + len(m.GetSum().GetDataPoints()) + len(m.GetHistogram().GetDataPoints()) +
+				len(m.GetExponentialHistogram().GetDataPoints()) + len(m.GetSummary().GetDataPoints())
+		}
+	}
+	return n
+}
+
+// translateOnce translates one exposition, at the given second, by a new
+// translator.
+func translateOnce(t testing.TB, cfg translate.Config, s float64, families ...*dto.MetricFamily) translated {
+	t.Helper()
+	return newSubject(cfg).translate(t, encode(t, families...), at(s))
 }
 
 // render shows a request, all that is in it, a line each for every scope,
@@ -380,6 +425,7 @@ type scenario struct {
 	steps []step
 }
 
+// run plays each scenario to the translator and to the reference.
 func run(t *testing.T, scenarios []scenario) {
 	t.Helper()
 	for _, sc := range scenarios {
@@ -388,29 +434,31 @@ func run(t *testing.T, scenarios []scenario) {
 			if sc.delta {
 				cfg.Temporality = sdkmetric.DeltaTemporalitySelector
 			}
-			tr := translate.New(cfg)
-			for _, st := range sc.steps {
-				r := translateStep(t, tr, st)
-				if got, want := render(send(t, r)), unindent(st.want); got != want {
-					t.Errorf("at %g s:\ngot:\n%s\nwant:\n%s", st.at, got, want)
-				}
-				if !mapsEqual(r.Dropped, st.dropped) {
-					t.Errorf("at %g s: dropped %v, want %v", st.at, r.Dropped, st.dropped)
+			for name, newImplementation := range implementations {
+				tr := newImplementation(cfg)
+				for _, st := range sc.steps {
+					r := translateStep(t, tr, st)
+					if got, want := render(r.request), unindent(st.want); got != want {
+						t.Errorf("%s, at %g s:\ngot:\n%s\nwant:\n%s", name, st.at, got, want)
+					}
+					if !mapsEqual(r.Dropped, st.dropped) {
+						t.Errorf("%s, at %g s: dropped %v, want %v", name, st.at, r.Dropped, st.dropped)
+					}
 				}
 			}
 		})
 	}
 }
 
-func translateStep(t *testing.T, tr *translate.Translator, st step) *translate.Result {
+func translateStep(t *testing.T, tr implementation, st step) translated {
 	t.Helper()
 	switch {
 	case st.text != "":
-		return tr.Translate(text(t, unindent(st.text)), at(st.at))
+		return tr.translate(t, encode(t, text(t, unindent(st.text))...), at(st.at))
 	case st.proto != nil:
-		return tr.Translate(st.proto, at(st.at))
+		return tr.translate(t, encode(t, st.proto...), at(st.at))
 	default:
-		return tr.Missed(at(st.at))
+		return tr.missed(t, at(st.at))
 	}
 }
 

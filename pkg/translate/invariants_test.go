@@ -201,7 +201,7 @@ func checkAttrs(attrs []*commonpb.KeyValue) error {
 
 // checkAccounting tells whether each metric of a page became a point or was
 // counted as dropped, and nothing else did.
-func checkAccounting(families []*dto.MetricFamily, r *translate.Result, points []point) error {
+func checkAccounting(families []*dto.MetricFamily, r translate.Result, points []point) error {
 	metrics, exported, dropped := 0, 0, 0
 	for _, mf := range families {
 		if mf.GetName() != "target_info" {

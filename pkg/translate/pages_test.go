@@ -1,13 +1,13 @@
 package translate_test
 
 import (
-	"fmt"
 	"math"
 	"regexp"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
 	"otelmetricsplugin/pkg/translate"
 )
@@ -35,14 +35,14 @@ func TestTextAndProtobufOfAPageGiveTheSame(t *testing.T) {
 					}
 				}
 			}
-			text := translate.New(translate.Config{Version: "v1"}).Translate(fromText, at)
-			proto := translate.New(translate.Config{Version: "v1"}).Translate(fromProto, at)
+			text := newSubject(translate.Config{Version: "v1"}).translate(t, encode(t, fromText...), at)
+			proto := newSubject(translate.Config{Version: "v1"}).translate(t, encode(t, fromProto...), at)
 			if text.Samples != proto.Samples || text.Kept != proto.Kept || len(text.Dropped)+len(proto.Dropped) > 0 {
 				t.Errorf("text: %d samples, %d kept, dropped %v; protobuf: %d, %d, %v",
 					text.Samples, text.Kept, text.Dropped, proto.Samples, proto.Kept, proto.Dropped)
 			}
-			got := protobufOnly.ReplaceAllString(shape(t, proto), "")
-			if want := shape(t, text); got != want {
+			got := protobufOnly.ReplaceAllString(shape(proto), "")
+			if want := shape(text); got != want {
 				t.Errorf("protobuf and text differ:\n%s", firstDifference(got, want))
 			}
 		})
@@ -51,18 +51,8 @@ func TestTextAndProtobufOfAPageGiveTheSame(t *testing.T) {
 
 // shape renders r but for the values: the two forms of a page were not
 // recorded in the same instant.
-func shape(t *testing.T, r *translate.Result) string {
-	return regexp.MustCompile(`(\.\.\S+|count=|sum=).*`).ReplaceAllString(render(send(t, r)), "$1")
-}
-
-func firstDifference(a, b string) string {
-	for i := range min(len(a), len(b)) {
-		if a[i] != b[i] {
-			from := max(0, i-200)
-			return fmt.Sprintf("%s\n---\n%s", a[from:min(len(a), i+200)], b[from:min(len(b), i+200)])
-		}
-	}
-	return fmt.Sprintf("lengths %d and %d", len(a), len(b))
+func shape(r translated) string {
+	return regexp.MustCompile(`(\.\.\S+|count=|sum=).*`).ReplaceAllString(render(r.request), "$1")
 }
 
 // pageTime returns a time soon after the last created timestamp of a page.
@@ -82,10 +72,10 @@ func TestRecordedPagesAreTranslatedWhole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			families := recorded(t, name)
-			tr := translate.New(translate.Config{Version: "v1"})
+			tr := newSubject(translate.Config{Version: "v1"})
 			for i := range 3 {
-				r := tr.Translate(families, pageTime(families).Add(time.Duration(i)*time.Minute))
-				points, err := pointsOf(send(t, r))
+				r := tr.translate(t, encode(t, families...), pageTime(families).Add(time.Duration(i)*time.Minute))
+				points, err := pointsOf(r.request)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -93,7 +83,7 @@ func TestRecordedPagesAreTranslatedWhole(t *testing.T) {
 				for _, mf := range families {
 					want += len(mf.GetMetric())
 				}
-				if len(points) != want || len(r.Dropped) != 0 || len(r.Scopes) != 1 || len(r.Scopes[0].Metrics) != metrics {
+				if len(points) != want || len(r.Dropped) != 0 || len(r.scopes()) != 1 || len(r.scopes()[0].Metrics) != metrics {
 					t.Errorf("page %d: %d points of %d metrics, dropped %v", i+1, len(points), want, r.Dropped)
 				}
 			}
@@ -101,51 +91,29 @@ func TestRecordedPagesAreTranslatedWhole(t *testing.T) {
 	}
 }
 
-func BenchmarkTranslate(b *testing.B) {
-	for _, name := range []string{"297-active.pb", "297-active.txt"} {
-		b.Run(name, func(b *testing.B) {
-			families := recorded(b, name)
-			benchmark(b, families)
-		})
-	}
-	for name, mf := range map[string]*dto.MetricFamily{"100k-counters": manyCounters(100_000), "10k-histograms": manyHistograms(10_000)} {
-		b.Run(name, func(b *testing.B) { benchmark(b, []*dto.MetricFamily{mf}) })
-	}
-}
-
-// benchmark measures every page but the first.
-func benchmark(b *testing.B, families []*dto.MetricFamily) {
-	tr := translate.New(translate.Config{})
-	at := pageTime(families)
-	samples := tr.Translate(families, at).Samples
-	b.ReportAllocs()
-	for b.Loop() {
-		at = at.Add(15 * time.Second)
-		if r := tr.Translate(families, at); len(r.Dropped) != 0 {
-			b.Fatalf("dropped %v", r.Dropped)
+// TestRecordedPagesAreTranslatedAsTheReferenceDoes holds every recorded page,
+// whole, against the reference.
+func TestRecordedPagesAreTranslatedAsTheReferenceDoes(t *testing.T) {
+	for _, name := range recordedPages {
+		for temporality, selector := range selectors {
+			t.Run(name+"/"+temporality, func(t *testing.T) {
+				families := recorded(t, name)
+				p := newPair(translate.Config{Version: "v1", Temporality: selector}, 10<<10)
+				now := pageTime(families)
+				p.translate(t, encode(t, families...), now, true)
+				p.translate(t, encode(t, families...), now.Add(time.Minute), true)
+				p.translate(t, encode(t, families[:len(families)/2]...), now.Add(2*time.Minute), true)
+				p.missed(t, now.Add(3*time.Minute))
+				p.translate(t, encode(t, families...), now.Add(4*time.Minute), true)
+			})
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(samples), "ns/sample")
 }
 
-// manyCounters returns a family of n series with the labels that
-// grpc_server_handled_total has on an engine.
-func manyCounters(n int) *dto.MetricFamily {
-	mf := family("grpc_server_handled_total", dto.MetricType_COUNTER)
-	for i := range n {
-		mf.Metric = append(mf.Metric, counter(float64(i),
-			"grpc_code", "Unimplemented", "grpc_method", fmt.Sprintf("Method%05d", i),
-			"grpc_service", "moby.swarmkit.v1.Control", "grpc_type", "unary"))
-	}
-	return mf
-}
+var recordedPages = []string{"2010-baseline.pb", "2010-active.pb", "2010-active.txt", "297-active.pb", "297-active.txt"}
 
-func manyHistograms(n int) *dto.MetricFamily {
-	mf := family("engine_daemon_container_actions_seconds", dto.MetricType_HISTOGRAM)
-	for i := range n {
-		h := histograms(20, 0.005, 1, 0.01, 2, 0.025, 3, 0.05, 4, 0.1, 5, 0.25, 6, 0.5, 7, 1, 8, 2.5, 9, 5, 10, 10, 11)[0].Metric[0]
-		h.Label = labels("action", fmt.Sprintf("action%05d", i))
-		mf.Metric = append(mf.Metric, h)
-	}
-	return mf
+var selectors = map[string]sdkmetric.TemporalitySelector{
+	"cumulative": sdkmetric.CumulativeTemporalitySelector,
+	"delta":      sdkmetric.DeltaTemporalitySelector,
+	"lowmemory":  sdkmetric.LowMemoryTemporalitySelector,
 }

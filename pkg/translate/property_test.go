@@ -43,16 +43,16 @@ var (
 // the last page and its own timestamp: samples dated before that, and series
 // created just before a step back of the clock, begin with a baseline.
 func TestGrowthIsExact(t *testing.T) {
-	if *seedFlag != 0 {
-		if err := newSource(*seedFlag).play(t); err != nil {
-			t.Fatal(err)
-		}
-		return
+	first, count := *seedFlag, uint64(1)
+	if first == 0 {
+		first, count = uint64(time.Now().UnixNano()), uint64(*countFlag)
 	}
-	first := uint64(time.Now().UnixNano())
-	for seed := first; seed < first+uint64(*countFlag); seed++ {
-		if err := newSource(seed).play(t); err != nil {
-			t.Fatalf("-property.seed %d: %v", seed, err)
+	for name, newImplementation := range implementations {
+		for seed := first; seed < first+count; seed++ {
+			if err := newSource(seed).play(t, newImplementation); err != nil {
+				t.Errorf("%s, -property.seed %d: %v", name, seed, err)
+				break
+			}
 		}
 	}
 }
@@ -364,24 +364,24 @@ func (s *source) metric(series *sourceSeries) *dto.Metric {
 }
 
 // play runs the sequence and compares.
-func (s *source) play(t *testing.T) error {
-	tr := translate.New(translate.Config{Version: "v1", Temporality: s.selector})
+func (s *source) play(t *testing.T, newImplementation func(translate.Config) implementation) error {
+	tr := newImplementation(translate.Config{Version: "v1", Temporality: s.selector})
 	for step := range 15 {
 		missed := s.tick()
-		var r *translate.Result
+		var r translated
 		var families []*dto.MetricFamily
 		if missed {
-			r = tr.Missed(s.now)
+			r = tr.missed(t, s.now)
 		} else {
 			families = s.page(t)
-			r = tr.Translate(families, s.now)
+			r = tr.translate(t, encode(t, families...), s.now)
 		}
-		points, err := pointsOf(send(t, r))
+		points, err := pointsOf(r.request)
 		if err == nil && !missed {
-			err = checkAccounting(families, r, points)
+			err = checkAccounting(families, r.Result, points)
 		}
 		if err == nil {
-			err = s.compare(points, r, missed)
+			err = s.compare(points, r.Result, missed)
 		}
 		if err != nil {
 			return fmt.Errorf("step %d at %s: %w", step, renderTime(uint64(s.now.UnixNano())), err)
@@ -399,7 +399,7 @@ func (s *source) play(t *testing.T) error {
 }
 
 // compare compares the points of a scrape with what the source knows.
-func (s *source) compare(points []point, r *translate.Result, missed bool) error {
+func (s *source) compare(points []point, r translate.Result, missed bool) error {
 	byKey := make(map[string]point)
 	stale := make(map[string]bool)
 	kinds := map[dto.MetricType]string{

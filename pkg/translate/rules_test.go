@@ -7,8 +7,9 @@ import (
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
-	"go.opentelemetry.io/otel/sdk/instrumentation"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/attribute"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -89,8 +90,8 @@ func TestRule02_UnitOfTheFamilyIsConvertedToUCUM(t *testing.T) {
 	for prometheus, want := range units {
 		mf := family("x_seconds", dto.MetricType_GAUGE, gauge(1))
 		mf.Unit = proto.String(prometheus)
-		r := translate.New(translate.Config{}).Translate([]*dto.MetricFamily{mf}, at(10))
-		if got := r.Scopes[0].Metrics[0].Unit; got != want {
+		r := translateOnce(t, translate.Config{}, 10, mf)
+		if got := r.scopes()[0].Metrics[0].Unit; got != want {
 			t.Errorf("unit %q became %q, want %q", prometheus, got, want)
 		}
 	}
@@ -200,11 +201,11 @@ func TestRule04_EachOfTheTypesOfANameIsTold(t *testing.T) {
 				  {l="4"} -..10 count=4 sum=0
 			`},
 			{at: 20, proto: page()[1:2], want: `
+				a prometheus.type=counter: cumulative sum
+				  {l="2"} -..20 2
 				a prometheus.type=unknown: gauge
 				  {l="1"} -..20 no recorded value
 				  {l="3"} -..20 no recorded value
-				a prometheus.type=counter: cumulative sum
-				  {l="2"} -..20 2
 				a prometheus.type=histogram: cumulative histogram
 				  {l="5"} -..20 no recorded value count=0 bounds=[] counts=[]
 				a prometheus.type=summary: summary
@@ -218,43 +219,6 @@ func TestRule04_EachOfTheTypesOfANameIsTold(t *testing.T) {
 			`},
 		},
 	}})
-}
-
-func TestRule04_MetadataIsForTranslatedScopesOnly(t *testing.T) {
-	r := translate.New(translate.Config{Version: "v1"}).Translate(text(t, "up 1\n"), at(10))
-	req := send(t, r, metricdata.ScopeMetrics{
-		Scope: instrumentation.Scope{Name: "plugin"},
-		Metrics: []metricdata.Metrics{{Name: "up", Data: metricdata.Gauge[float64]{
-			DataPoints: []metricdata.DataPoint[float64]{{Time: at(11), Value: staleNaN}},
-		}}},
-	})
-	want := unindent(`
-		up prometheus.type=unknown: gauge
-		  {} -..10 1
-		scope "plugin" "" "" {}
-		up: gauge
-		  {} -..11 NaN
-	`)
-	if got := render(req); got != want {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
-}
-
-func TestFinishAgainChangesNothing(t *testing.T) {
-	tr := translate.New(translate.Config{Version: "v1"})
-	page := text(t, "# TYPE a histogram\na_count 1\n# TYPE b counter\nb 1\n# TYPE c summary\nc_count 1\n")
-	tr.Translate(page, at(10))
-	r := tr.Translate(page[:1], at(20))
-	req := send(t, r)
-	want := proto.Clone(req)
-	translate.Finish(translate.NewContext(t.Context(), r), req)
-	if !proto.Equal(req, want) {
-		t.Errorf("got:\n%v\nwant:\n%v", req, want)
-	}
-	translate.Finish(t.Context(), req) // of no Result
-	if !proto.Equal(req, want) {
-		t.Errorf("without a Result, got:\n%v\nwant:\n%v", req, want)
-	}
 }
 
 func TestRule05_StartTime(t *testing.T) {
@@ -465,10 +429,10 @@ d 1
 		steps: []step{
 			{at: 10, text: typed + "a 5\n", want: cumulative("-..10 5")},
 			{at: 20, text: typed + "a 4\n", want: cumulative("10..20 4")},
-			{at: 30, text: "b 1\n", want: cumulative("-..30 no recorded value") + unindent(`
+			{at: 30, text: "b 1\n", want: unindent(`
 				b prometheus.type=unknown: gauge
 				  {} -..30 1
-			`)},
+			`) + cumulative("-..30 no recorded value")},
 			{at: 40, text: typed + "a 6\n", want: cumulative("-..40 6") + unindent(`
 				b prometheus.type=unknown: gauge
 				  {} -..40 no recorded value
@@ -700,8 +664,8 @@ func TestRule10_UntypedIsGauge(t *testing.T) {
 				g prometheus.type=unknown: gauge
 				  {} -..10 1
 			`,
-			// The third one of a is also a duplicate.
-			dropped: map[string]int{translate.DropNoValue: 7, translate.DropDuplicate: 1},
+			// The second and the third one of a are also duplicates.
+			dropped: map[string]int{translate.DropNoValue: 6, translate.DropDuplicate: 2},
 		}},
 	}})
 }
@@ -756,7 +720,7 @@ func TestRule11_HistogramBuckets(t *testing.T) {
 		{name: "+Inf is below another", steps: []step{{at: 10, proto: h(5, buckets(1, 4, inf, 3)...), want: z, dropped: invalid}}},
 		{name: "contradictory", steps: []step{{at: 10, proto: h(5, buckets(1, 2, 1, 3)...), want: z, dropped: invalid}}},
 		{name: "with a bound that is no number", steps: []step{{at: 10, proto: h(5, buckets(nan, 2)...), want: z, dropped: invalid}}},
-		{name: "nil", steps: []step{{at: 10, proto: h(5, nil, nil), want: z, dropped: invalid}}},
+		{name: "empty", steps: []step{{at: 10, proto: h(5, nil, nil), want: good("count=5 sum=1.5 bounds=[0] counts=[0 5]")}}},
 		{name: "counted in floats", steps: []step{{at: 10, proto: h(5, &dto.Bucket{UpperBound: proto.Float64(1), CumulativeCountFloat: proto.Float64(1.5)}),
 			want: z, dropped: float}}},
 		{name: "counted in floats, in text", steps: []step{{at: 10, text: `
@@ -977,20 +941,20 @@ func TestRule14_NativeHistogramIsExponential(t *testing.T) {
 			histogram(&dto.Histogram{SampleCount: proto.Uint64(2), SampleSum: proto.Float64(2), Bucket: buckets(1, 1)}, "l", "2"),
 			histogram(native(0, 3, 0, spans(1, 1), 3), "l", "3"),
 		)}, want: `
-			a prometheus.type=histogram: cumulative histogram
-			  {l="2"} -..10 count=2 sum=2 bounds=[1] counts=[1 1]
 			a prometheus.type=histogram: cumulative exponential histogram
 			  {l="1"} -..10 count=1 sum=1 scale=0 zero=0 threshold=1e-128 positive=0[1] negative=0[]
 			  {l="3"} -..10 count=3 sum=3 scale=0 zero=0 threshold=1e-128 positive=0[3] negative=0[]
+			a prometheus.type=histogram: cumulative histogram
+			  {l="2"} -..10 count=2 sum=2 bounds=[1] counts=[1 1]
 		`}}},
 	}
 	run(t, scenarios)
 
 	t.Run("the widest", func(t *testing.T) {
 		h := native(8, 1, 0, spans(0, 1<<14), wide(1<<14)...)
-		r := translate.New(translate.Config{}).Translate(page(h), at(10))
-		p := r.Scopes[0].Metrics[0].Data.(metricdata.ExponentialHistogram[float64]).DataPoints[0]
-		if got := len(p.PositiveBucket.Counts); got != 1<<14 || p.Count != 1<<14 {
+		r := translateOnce(t, translate.Config{}, 10, page(h)...)
+		p := r.scopes()[0].Metrics[0].GetExponentialHistogram().DataPoints[0]
+		if got := len(p.Positive.BucketCounts); got != 1<<14 || p.Count != 1<<14 {
 			t.Errorf("%d buckets with %d observations, want %d of each", got, p.Count, 1<<14)
 		}
 	})
@@ -1000,10 +964,10 @@ func TestRule14_NativeHistogramIsExponential(t *testing.T) {
 		for i := range 16000 {
 			mf.Metric = append(mf.Metric, histogram(native(8, 1, 0, spans(0, 1, 1<<14-2, 1), 1, 0), "l", fmt.Sprint(i)))
 		}
-		r := translate.New(translate.Config{}).Translate([]*dto.MetricFamily{mf}, at(10))
+		r := translateOnce(t, translate.Config{}, 10, mf)
 		got, n := 0, 0
-		for _, p := range r.Scopes[0].Metrics[0].Data.(metricdata.ExponentialHistogram[float64]).DataPoints {
-			got += len(p.PositiveBucket.Counts)
+		for _, p := range r.scopes()[0].Metrics[0].GetExponentialHistogram().DataPoints {
+			got += len(p.Positive.BucketCounts)
 			n++
 		}
 		if want := 1<<20 + 2*n; got > want {
@@ -1057,6 +1021,12 @@ func TestRule15_Summary(t *testing.T) {
 
 func TestRule16_GaugeHistogramIsDropped(t *testing.T) {
 	run(t, []scenario{{
+		name: "target_info is not even counted",
+		steps: []step{{
+			at:    10,
+			proto: []*dto.MetricFamily{family("target_info", dto.MetricType_GAUGE_HISTOGRAM, gauge(1, "a", "b"))},
+		}},
+	}, {
 		name: "classic and native",
 		steps: []step{{
 			at: 10,
@@ -1139,6 +1109,7 @@ func TestRule17_Exemplars(t *testing.T) {
 				a prometheus.type=histogram: cumulative exponential histogram
 				  {} -..10 count=3 sum=3 scale=0 zero=0 threshold=1e-128 positive=0[3] negative=0[]
 				    exemplar 1 at 9.5 trace= span= {l="n1"}
+				    exemplar 0 at - trace= span= {}
 				    exemplar 2 at 9.5 trace= span= {l="n2"}
 				b prometheus.type=histogram: cumulative exponential histogram
 				  {} -..10 count=3 sum=3 scale=0 zero=0 threshold=1e-128 positive=0[3] negative=0[]
@@ -1179,6 +1150,10 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				c{otel_scope_="x"} 8
 			`,
 			want: `
+				a prometheus.type=counter: cumulative sum
+				  {l="1"} -..10 4
+				c prometheus.type=gauge: gauge
+				  {} -..10 7
 				scope "x" "v2" "http://s" {mascot="gopher"}
 				a prometheus.type=counter: cumulative sum
 				  {l="1"} -..10 1
@@ -1188,11 +1163,6 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				  {l="1"} -..10 3
 				b prometheus.type=gauge: gauge
 				  {} -..10 6
-				default scope
-				a prometheus.type=counter: cumulative sum
-				  {l="1"} -..10 4
-				c prometheus.type=gauge: gauge
-				  {} -..10 7
 				scope "" "" "" {mascot="crab"}
 				b prometheus.type=gauge: gauge
 				  {} -..10 5
@@ -1224,12 +1194,11 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 				  {} -..10 1
 			`},
 			{at: 20, text: "a 1\n", want: `
+				a prometheus.type=unknown: gauge
+				  {} -..20 1
 				scope "x" "" "" {}
 				a prometheus.type=unknown: gauge
 				  {} -..20 no recorded value
-				default scope
-				a prometheus.type=unknown: gauge
-				  {} -..20 1
 			`},
 			{at: 30, text: "a 1\n", want: `
 				a prometheus.type=unknown: gauge
@@ -1240,12 +1209,34 @@ func TestRule18_ScopeLabelsAreTheScope(t *testing.T) {
 }
 
 func TestRule19_DefaultScopeIsTheTranslator(t *testing.T) {
-	r := translate.New(translate.Config{Version: "v1.2.3"}).Translate(text(t, "a 1\n"), at(10))
-	want := instrumentation.Scope{Name: "otelmetricsplugin/pkg/translate", Version: "v1.2.3"}
-	got := r.Scopes[0].Scope
-	if got.Name != want.Name || got.Version != want.Version || got.SchemaURL != "" || got.Attributes.Len() != 0 || len(r.Scopes) != 1 {
-		t.Errorf("scope %+v of %d, want %+v alone", got, len(r.Scopes), want)
+	r := translateOnce(t, translate.Config{Version: "v1.2.3"}, 10, text(t, "a 1\n")...)
+	want := &metricpb.ScopeMetrics{Scope: &commonpb.InstrumentationScope{Name: "otelmetricsplugin/pkg/translate", Version: "v1.2.3"}}
+	scopes := r.scopes()
+	if len(scopes) != 1 || !proto.Equal(scopes[0].Scope, want.Scope) || scopes[0].SchemaUrl != "" {
+		t.Errorf("scopes %v, want %v alone", scopes, want)
 	}
+}
+
+func TestRule19_LabelsMayNameTheDefaultScope(t *testing.T) {
+	run(t, []scenario{{
+		name: "it is one scope",
+		steps: []step{{
+			at: 10,
+			text: `
+				a{l="1"} 1
+				a{l="2",otel_scope_name="otelmetricsplugin/pkg/translate",otel_scope_version="v1"} 2
+				a{l="3",otel_scope_name="otelmetricsplugin/pkg/translate"} 3
+			`,
+			want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..10 1
+				  {l="2"} -..10 2
+				scope "otelmetricsplugin/pkg/translate" "" "" {}
+				a prometheus.type=unknown: gauge
+				  {l="3"} -..10 3
+			`,
+		}},
+	}})
 }
 
 func TestRule20_EngineInfoIsResource(t *testing.T) {
@@ -1271,12 +1262,15 @@ func TestRule20_EngineInfoIsResource(t *testing.T) {
 		`)}},
 	}, {
 		name: "empty, unknown and broken labels, another architecture",
-		keep: func(string) bool { return false },
+		keep: func(name string) bool { return name == "a" },
 		steps: []step{{
 			at: 10,
-			proto: []*dto.MetricFamily{family("engine_daemon_engine_info", dto.MetricType_GAUGE,
-				gauge(1, "architecture", "aarch64", "daemon_id", "", "version", "\xff", "x", "y"))},
-			want: "resource {host.arch=\"arm64\" service.version=\"\uFFFD\"}\n",
+			proto: []*dto.MetricFamily{
+				family("a", dto.MetricType_GAUGE, gauge(1)),
+				family("engine_daemon_engine_info", dto.MetricType_GAUGE,
+					gauge(1, "architecture", "aarch64", "daemon_id", "", "version", "\xff", "x", "y")),
+			},
+			want: "resource {host.arch=\"arm64\" service.version=\"\uFFFD\"}\na prometheus.type=gauge: gauge\n  {} -..10 1\n",
 		}},
 	}, {
 		name:  "a page without it says nothing",
@@ -1316,21 +1310,51 @@ func TestRule21_TargetInfoIsResource(t *testing.T) {
 		steps: []step{
 			{
 				at:   10,
-				text: `target_info{service_name="unknown_service:dockerd",telemetry_sdk_language="go",telemetry_sdk_name="opentelemetry",telemetry_sdk_version="1.21.0"} 1` + "\n",
-				want: "",
+				text: `target_info{service_name="unknown_service:dockerd",telemetry_sdk_language="go",telemetry_sdk_name="opentelemetry",telemetry_sdk_version="1.21.0"} 1` + "\na 1\n",
+				want: "a prometheus.type=unknown: gauge\n  {} -..10 1\n",
 			},
 			{
 				at:   20,
-				text: `target_info{deployment_environment="prod",service_name="unknown_service",telemetry_sdk_language="go"} 1` + "\n",
-				want: "resource {deployment_environment=\"prod\"}\n",
+				text: `target_info{deployment_environment="prod",service_name="unknown_service",telemetry_sdk_language="go"} 1` + "\na 1\n",
+				want: "resource {deployment_environment=\"prod\"}\na prometheus.type=unknown: gauge\n  {} -..20 1\n",
 			},
 			{
 				at:   30,
-				text: `target_info{service_name="unknown_services",telemetry_sdk="x"} 1` + "\n",
-				want: "resource {service_name=\"unknown_services\" telemetry_sdk=\"x\"}\n",
+				text: `target_info{service_name="unknown_services",telemetry_sdk="x"} 1` + "\na 1\n",
+				want: "resource {service_name=\"unknown_services\" telemetry_sdk=\"x\"}\na prometheus.type=unknown: gauge\n  {} -..30 1\n",
 			},
 		},
+	}, {
+		name: "what an earlier exposition said holds where one says nothing",
+		steps: []step{
+			{at: 10, text: "target_info{k=\"v\"} 1\na 1\n", want: "resource {k=\"v\"}\na prometheus.type=unknown: gauge\n  {} -..10 1\n"},
+			{at: 20, text: "a 1\n", want: "resource {k=\"v\"}\na prometheus.type=unknown: gauge\n  {} -..20 1\n"},
+			{at: 30, want: "resource {k=\"v\"}\na prometheus.type=unknown: gauge\n  {} -..30 no recorded value\n"},
+			{at: 40, text: "target_info{l=\"w\"} 1\na 1\n", want: "resource {l=\"w\"}\na prometheus.type=unknown: gauge\n  {} -..40 1\n"},
+		},
 	}})
+}
+
+func TestTheResourceIsDefaultsThenTheExpositionThenTheConfiguration(t *testing.T) {
+	cfg := translate.Config{
+		Version:  "v1",
+		Defaults: []attribute.KeyValue{attribute.String("z", "default"), attribute.String("a", "default"), attribute.String("b", "default")},
+		Resource: []attribute.KeyValue{attribute.String("c", "configured"), attribute.String("b", "configured"), attribute.Bool("d", true)},
+	}
+	const want = `resource {a="exposition" b="configured" c="configured" d="" z="default"}`
+	for name, newImplementation := range implementations {
+		tr := newImplementation(cfg)
+		r := tr.translate(t, encode(t, text(t, "target_info{a=\"exposition\",b=\"exposition\",c=\"exposition\"} 1\nx 1\n")...), at(10))
+		for _, r := range []translated{r, tr.missed(t, at(20))} {
+			if got, _, _ := strings.Cut(render(r.request), "\n"); got != want {
+				t.Errorf("%s: got %s, want %s", name, got, want)
+			}
+			attrs := r.request.GetResourceMetrics()[0].GetResource().GetAttributes()
+			if got := attrs[3].GetValue(); !got.GetBoolValue() {
+				t.Errorf("%s: d is %v, want true", name, got)
+			}
+		}
+	}
 }
 
 func TestRule22_SamplesAreCountedAsPrometheusDoes(t *testing.T) {
@@ -1352,10 +1376,12 @@ func TestRule22_SamplesAreCountedAsPrometheusDoes(t *testing.T) {
 		{"none", nil, 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tr := translate.New(translate.Config{Keep: func(name string) bool { return name != "x" }})
-			r := tr.Translate(tc.families, at(10))
-			if r.Samples != tc.samples || r.Kept != tc.kept {
-				t.Errorf("%d samples, %d kept; want %d, %d", r.Samples, r.Kept, tc.samples, tc.kept)
+			for name, newImplementation := range implementations {
+				tr := newImplementation(translate.Config{Keep: func(name string) bool { return name != "x" }})
+				r := tr.translate(t, encode(t, tc.families...), at(10))
+				if r.Samples != tc.samples || r.Kept != tc.kept {
+					t.Errorf("%s: %d samples, %d kept; want %d, %d", name, r.Samples, r.Kept, tc.samples, tc.kept)
+				}
 			}
 		})
 	}
@@ -1365,7 +1391,7 @@ func TestRule22_SamplesAreCountedAsPrometheusDoes(t *testing.T) {
 		"2010-baseline.pb": 409,
 	} {
 		families := recorded(t, name)
-		if got := translate.New(translate.Config{}).Translate(families, epoch.AddDate(1, 0, 0)); got.Samples != want {
+		if got := translateOnce(t, translate.Config{}, 1e7, families...); got.Samples != want {
 			t.Errorf("%s: %d samples, want %d", name, got.Samples, want)
 		}
 	}
@@ -1411,20 +1437,20 @@ func TestRule23_VanishedSeriesHasNoRecordedValue(t *testing.T) {
 				a prometheus.type=counter: cumulative sum
 				  {l="2"} -..20 2
 				  {l="1"} -..20 no recorded value
+				z prometheus.type=unknown: gauge
+				  {} -..20 1
 				b prometheus.type=gauge: gauge
 				  {} -..20 no recorded value
 				c prometheus.type=histogram: cumulative histogram
 				  {} -..20 no recorded value count=0 bounds=[] counts=[]
 				d prometheus.type=summary: summary
 				  {} -..20 no recorded value count=0 sum=0
-				z prometheus.type=unknown: gauge
-				  {} -..20 1
 			`},
 			{at: 30, text: "z 1\n", want: `
-				a prometheus.type=counter: cumulative sum
-				  {l="2"} -..30 no recorded value
 				z prometheus.type=unknown: gauge
 				  {} -..30 1
+				a prometheus.type=counter: cumulative sum
+				  {l="2"} -..30 no recorded value
 			`},
 			{at: 40, text: "z 1\n", want: `
 				z prometheus.type=unknown: gauge
@@ -1452,6 +1478,8 @@ func TestRule23_VanishedSeriesHasNoRecordedValue(t *testing.T) {
 			{at: 30, want: ""},
 			{at: 40, text: page, want: fmt.Sprintf(full, 40)},
 			{at: 50, text: "z 1\n", want: `
+				z prometheus.type=unknown: gauge
+				  {} -..50 1
 				a prometheus.type=counter: cumulative sum
 				  {l="1"} -..50 no recorded value
 				  {l="2"} -..50 no recorded value
@@ -1461,8 +1489,6 @@ func TestRule23_VanishedSeriesHasNoRecordedValue(t *testing.T) {
 				  {} -..50 no recorded value count=0 bounds=[] counts=[]
 				d prometheus.type=summary: summary
 				  {} -..50 no recorded value count=0 sum=0
-				z prometheus.type=unknown: gauge
-				  {} -..50 1
 			`},
 			{at: 60, want: "z prometheus.type=unknown: gauge\n  {} -..60 no recorded value\n"},
 			{at: 70, proto: []*dto.MetricFamily{}, want: ""},
@@ -1496,10 +1522,10 @@ func TestRule23_VanishedSeriesHasNoRecordedValue(t *testing.T) {
 				  {l="2"} -..10 2
 			`},
 			{at: 20, text: "# TYPE a counter\na{l=\"1\"} 1\n", want: `
-				a prometheus.type=gauge: gauge
-				  {l="2"} -..20 no recorded value
 				a prometheus.type=counter: cumulative sum
 				  {l="1"} -..20 1
+				a prometheus.type=gauge: gauge
+				  {l="2"} -..20 no recorded value
 			`},
 		},
 	}, {
@@ -1634,6 +1660,20 @@ func TestRule25_EmptyValuesAndDuplicates(t *testing.T) {
 			dropped: map[string]int{translate.DropDuplicate: 1},
 		}},
 	}, {
+		name: "also of one scope that is named and not",
+		steps: []step{{
+			at: 10,
+			text: `
+				a{l="1"} 1
+				a{l="1",otel_scope_name="otelmetricsplugin/pkg/translate",otel_scope_version="v1"} 2
+			`,
+			want: `
+				a prometheus.type=unknown: gauge
+				  {l="1"} -..10 1
+			`,
+			dropped: map[string]int{translate.DropDuplicate: 1},
+		}},
+	}, {
 		name: "labels that cannot be attributes",
 		steps: []step{{
 			at: 10,
@@ -1691,8 +1731,7 @@ c_sum 1
 c_count 2
 x 1
 `)
-	tr := translate.New(translate.Config{Keep: func(name string) bool { return name != "x" }})
-	r := tr.Translate(page, at(10))
+	r := translateOnce(t, translate.Config{Keep: func(name string) bool { return name != "x" }}, 10, page...)
 	want := map[string]int{
 		translate.DropNegativeCounter: 1, translate.DropDuplicate: 1,
 		translate.DropInvalidBuckets: 1, translate.DropInvalidQuantile: 1,

@@ -11,7 +11,6 @@ import (
 	"hash/maphash"
 	"math"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -225,7 +224,16 @@ func (t *Translator) drop(reason string, points int) {
 
 // framesOf returns the frames of that name.
 func (t *Translator) framesOf(name string) []frame {
-	compare := func(f frame, name string) int { return strings.Compare(string(t.bytes(f.name)), name) }
+	compare := func(f frame, name string) int {
+		switch b := t.bytes(f.name); { // comparisons of a converted string do not copy it
+		case string(b) < name:
+			return -1
+		case string(b) > name:
+			return 1
+		default:
+			return 0
+		}
+	}
 	first, found := slices.BinarySearchFunc(t.frames, name, compare)
 	if !found {
 		return nil
@@ -274,7 +282,7 @@ func (t *Translator) family(f *family, frame *frame) {
 	case f == nil:
 		drop = DropInvalidName
 		wanted = t.keep(string(t.bytes(frame.name)))
-	case frame.typ == gaugeHistogram:
+	case frame.typ == gaugeHistogram && f.name != targetInfo:
 		drop = DropGaugeHistogram
 	}
 	if f != nil {

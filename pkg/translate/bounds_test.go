@@ -11,67 +11,12 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
+	"otelmetricsplugin/internal/otlp"
 	"otelmetricsplugin/pkg/translate"
 )
-
-// FuzzTranslate decodes bytes as a page, in text and in protobuf, and
-// translates what comes out of it three times in different ways.
-func FuzzTranslate(f *testing.F) {
-	add := func(families ...*dto.MetricFamily) {
-		var b bytes.Buffer
-		for _, mf := range families {
-			if _, err := protodelim.MarshalTo(&b, mf); err != nil {
-				f.Fatal(err)
-			}
-		}
-		f.Add(b.Bytes())
-	}
-	// Whole pages are slow to mutate: take their families one by one, with the
-	// first metrics of each, in both formats.
-	for _, name := range []string{"2010-baseline.pb", "2010-active.pb", "297-active.pb"} {
-		families := recorded(f, name)
-		for _, mf := range families {
-			mf.Metric = mf.Metric[:min(2, len(mf.Metric))]
-			add(mf)
-			var b bytes.Buffer
-			if _, err := expfmt.MetricFamilyToText(&b, mf); err != nil {
-				f.Fatal(err)
-			}
-			f.Add(b.Bytes())
-		}
-	}
-	for _, families := range edgeCases() {
-		add(families...)
-	}
-	for _, page := range foreignPages(f) {
-		f.Add(page)
-	}
-	f.Add([]byte("# TYPE a histogram\na_bucket{le=\"NaN\"} 1\na_count NaN\na_bucket{le=\"1\"} 1e300\na 5 -1\n"))
-	f.Add([]byte("# TYPE a counter\n# UNIT a seconds\na{l=\"\",otel_scope_name=\"\xc3\xbc\"} -Inf 9223372036854775807\na NaN\n"))
-	f.Add([]byte("process_start_time_seconds 1e300\ntarget_info{a=\"b\"} 1\nengine_daemon_engine_info{os=\"x\"} 1\n"))
-
-	f.Fuzz(func(t *testing.T, page []byte) {
-		if len(page) > 1<<20 {
-			return
-		}
-		for _, decode := range []func([]byte) ([]*dto.MetricFamily, error){decodeProto, decodeText} {
-			families, _ := decode(page) // what came before an error is a page, too
-			if len(families) == 0 {
-				continue
-			}
-			for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
-				if err := translateAll(t, families, selector); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	})
-}
 
 // foreignPages returns parts of the text pages in the directory that the
 // environment variable TEXT_PAGES names, if it does: the test data of
@@ -100,31 +45,32 @@ func foreignPages(t testing.TB) (pages [][]byte) {
 	return pages
 }
 
-// translateAll translates families, then half of them, then all again, and
-// tells what was wrong with what came out.
+// translateAll translates families, then half of them, then nothing, then all
+// again, and returns what was wrong with what came out.
 func translateAll(t testing.TB, families []*dto.MetricFamily, selector sdkmetric.TemporalitySelector) error {
-	tr := translate.New(translate.Config{Version: "v1", Temporality: selector})
+	tr := newSubject(translate.Config{Version: "v1", Temporality: selector})
 	now := epoch
 	for _, page := range [][]*dto.MetricFamily{families, families[len(families)/2:], nil, families} {
 		now = now.Add(10 * time.Second)
+		exposition := encode(t, page...)
 		before := allocated()
-		var r *translate.Result
+		var r translated
 		if page == nil {
-			r = tr.Missed(now)
+			r = tr.missed(t, now)
 		} else {
-			r = tr.Translate(page, now)
+			r = tr.translate(t, exposition, now)
 		}
 		if n := allocated() - before; n > 64<<20 {
 			return fmt.Errorf("translating allocated %d MiB", n>>20)
 		}
-		points, err := pointsOf(send(t, r))
+		points, err := pointsOf(r.request)
 		if err != nil {
 			return err
 		}
 		if page == nil {
 			continue
 		}
-		if err := checkAccounting(page, r, points); err != nil {
+		if err := checkAccounting(page, r.Result, points); err != nil {
 			return err
 		}
 	}
@@ -230,11 +176,14 @@ func TestAllocationIsBoundedByThePage(t *testing.T) {
 					return each
 				}(),
 			} {
+				exposition := encode(t, families...)
 				for _, selector := range []sdkmetric.TemporalitySelector{nil, sdkmetric.DeltaTemporalitySelector} {
 					tr := translate.New(translate.Config{Temporality: selector})
+					w := otlp.NewWriter(4<<20, func([]byte, int) {})
 					for i := range 3 {
 						before := allocated()
-						tr.Translate(families, at(float64(i)))
+						tr.Translate(exposition, at(float64(i)), w)
+						w.Close()
 						n := allocated() - before
 						t.Log(form, i, n>>20)
 						if n > limit {
