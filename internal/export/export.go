@@ -75,7 +75,7 @@ func Dial(s *settings.Settings, userAgent string) (*Conn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.WithDisableServiceConfig(), // no DNS TXT record configures this client
 	}
-	if s.Gzip {
+	if s.Compression == "gzip" {
 		options = append(options, grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name)))
 	}
 	conn, err := grpc.NewClient(s.Endpoint.Target, options...)

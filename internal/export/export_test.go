@@ -100,7 +100,7 @@ func TestEachRequestCarriesUserAgentHeadersAndCompression(t *testing.T) {
 		s := &settings.Settings{
 			Endpoint:    settings.Endpoint{Target: target.endpoint},
 			Headers:     map[string]string{"x-env": "env", "x-both": "env"},
-			HeadersFile: file, Gzip: true,
+			HeadersFile: file, Compression: "gzip",
 		}
 		if target.endpoint == "" {
 			s.Endpoint.Target = "dns:///" + target.server.address
@@ -129,7 +129,7 @@ func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
 	for _, step := range []struct{ content, want string }{
 		{"", "OTEL_EXPORTER_OTLP_HEADERS_FILE: open " + file + ": no such file or directory"},
 		{"authorization secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 1 of " + file + " is no name=value"},
-		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + ": what stands before the = is no name of a header"},
+		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + ": invalid header name before '='"},
 	} {
 		if step.content != "" {
 			write(t, file, step.content)
