@@ -410,7 +410,7 @@ func TestABadPageExportsUpZeroAndRecoversByItself(t *testing.T) {
 		t.Errorf("after it all %v and %v arrive", again["reads_total"], again["scrape_samples_scraped"])
 	}
 
-	run.stderr.await(t, "no whole page within 200ms")
+	run.stderr.await(t, "no complete exposition within 200ms")
 	run.stderr.await(t, `500 Internal Server Error`)
 	if n := strings.Count(run.stderr.String(), "the scrape failed"); n != 3 {
 		t.Errorf("three failures were logged %d times", n)
