@@ -91,12 +91,13 @@ func TestASteadyFlowAllocatesNothingOfTheSizeOfItsRequests(t *testing.T) {
 
 // gate is a network whose writes wait while it is shut.
 type gate struct {
-	mu   sync.Mutex
-	open chan struct{} // closed while it is open
+	mu    sync.Mutex
+	open  chan struct{} // closed while it is open
+	stuck chan struct{} // a write waits
 }
 
 func newGate() *gate {
-	g := &gate{open: make(chan struct{})}
+	g := &gate{open: make(chan struct{}), stuck: make(chan struct{}, 1)}
 	close(g.open)
 	return g
 }
@@ -127,7 +128,15 @@ func (c gatedConn) Write(b []byte) (int, error) {
 	c.gate.mu.Lock()
 	open := c.gate.open
 	c.gate.mu.Unlock()
-	<-open
+	select {
+	case <-open:
+	default:
+		select {
+		case c.gate.stuck <- struct{}{}:
+		default:
+		}
+		<-open
+	}
 	return c.Conn.Write(b)
 }
 
@@ -187,6 +196,7 @@ func TestMemoryThatIsStillBeingWrittenIsNotRecycled(t *testing.T) {
 	accept(t, q, want, req)
 	for <-sent != size {
 	}
+	<-network.stuck
 	conn.abort <- struct{}{}
 	await(q, func(s Stats) bool { return s.Retries > 0 && s.MemoryBytes == 0 })
 	// The queue has no use for it any more: the request is on the disk.
