@@ -234,7 +234,7 @@ func (c impatient) Invoke(ctx context.Context, method string, args, reply any, o
 // After a timeout gRPC may still be writing the request. Its memory must not
 // get another content before it has finished.
 func TestAfterATimeoutTheMemoryIsNotRecycledTooEarly(t *testing.T) {
-	const requests, series = 60, 20_000
+	const requests, series = 25, 20_000
 	for _, compression := range compressions {
 		c := newReceiver()
 		arrived := map[uint64]bool{}
