@@ -8,10 +8,10 @@
 package translate
 
 import (
+	"bytes"
 	"hash/maphash"
 	"math"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -225,13 +225,13 @@ func (t *Translator) drop(reason string, points int) {
 
 // framesOf returns the frames of that name.
 func (t *Translator) framesOf(name string) []frame {
-	compare := func(f frame, name string) int { return strings.Compare(string(t.bytes(f.name)), name) }
-	first, found := slices.BinarySearchFunc(t.frames, name, compare)
+	compare := func(f frame, name []byte) int { return bytes.Compare(t.bytes(f.name), name) }
+	first, found := slices.BinarySearchFunc(t.frames, []byte(name), compare)
 	if !found {
 		return nil
 	}
 	n := 1
-	for first+n < len(t.frames) && compare(t.frames[first+n], name) == 0 {
+	for first+n < len(t.frames) && string(t.bytes(t.frames[first+n].name)) == name {
 		n++
 	}
 	return t.frames[first : first+n]
