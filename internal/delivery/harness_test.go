@@ -2,10 +2,12 @@ package delivery
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -15,16 +17,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	_ "google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"otelmetricsplugin/internal/collector"
 )
 
 // roleEnv selects what a copy of the test binary does instead of the tests.
@@ -96,7 +104,7 @@ func (l ledger) add(req *request) {
 			for _, m := range sm.Metrics {
 				head := must(&metricpb.ResourceMetrics{Resource: rm.Resource, SchemaUrl: rm.SchemaUrl}) + "|" +
 					must(&metricpb.ScopeMetrics{Scope: sm.Scope, SchemaUrl: sm.SchemaUrl}) + "|" +
-					must(pointsOf(m).slice(0, 0))
+					must(withoutPoints(m))
 				point := func(p interface {
 					proto.Message
 					GetAttributes() []*commonpb.KeyValue
@@ -122,6 +130,68 @@ func (l ledger) add(req *request) {
 			}
 		}
 	}
+}
+
+// withoutPoints returns a metric without its data points.
+func withoutPoints(m *metricpb.Metric) *metricpb.Metric {
+	c := &metricpb.Metric{Name: m.Name, Description: m.Description, Unit: m.Unit, Metadata: m.Metadata}
+	switch d := m.GetData().(type) {
+	case *metricpb.Metric_Gauge:
+		c.Data = &metricpb.Metric_Gauge{Gauge: &metricpb.Gauge{}}
+	case *metricpb.Metric_Sum:
+		c.Data = &metricpb.Metric_Sum{Sum: &metricpb.Sum{AggregationTemporality: d.Sum.GetAggregationTemporality(), IsMonotonic: d.Sum.GetIsMonotonic()}}
+	case *metricpb.Metric_Histogram:
+		c.Data = &metricpb.Metric_Histogram{Histogram: &metricpb.Histogram{AggregationTemporality: d.Histogram.GetAggregationTemporality()}}
+	case *metricpb.Metric_ExponentialHistogram:
+		c.Data = &metricpb.Metric_ExponentialHistogram{ExponentialHistogram: &metricpb.ExponentialHistogram{AggregationTemporality: d.ExponentialHistogram.GetAggregationTemporality()}}
+	case *metricpb.Metric_Summary:
+		c.Data = &metricpb.Metric_Summary{Summary: &metricpb.Summary{}}
+	}
+	return c
+}
+
+// countPoints returns the number of data points of a request.
+func countPoints(req *request) (n int) {
+	for _, rm := range req.ResourceMetrics {
+		for _, sm := range rm.ScopeMetrics {
+			for _, m := range sm.Metrics {
+				n += len(m.GetGauge().GetDataPoints()) + len(m.GetSum().GetDataPoints()) + len(m.GetHistogram().GetDataPoints()) +
+					len(m.GetExponentialHistogram().GetDataPoints()) + len(m.GetSummary().GetDataPoints())
+			}
+		}
+	}
+	return n
+}
+
+// encode returns a request in its wire format.
+func encode(req *request) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// decompress returns the bytes of a request without its compression, by another
+// implementation than the one that made them where there is one.
+func decompress(r *collector.Request) ([]byte, error) {
+	data := slices.Clone(r.Body.Bytes())
+	switch r.Encoding {
+	case collector.Gzip:
+		zr, err := gzip.NewReader(bytes.NewReader(data))
+		if err != nil {
+			return nil, err
+		}
+		return io.ReadAll(zr)
+	case collector.Zstd:
+		zr, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		defer zr.Close()
+		return io.ReadAll(zr)
+	}
+	return data, nil
 }
 
 func (l ledger) points() (n int) {
@@ -158,8 +228,8 @@ func compare(t testing.TB, want, held ledger) (duplicates int) {
 	return duplicates
 }
 
-// collector is an OTLP receiver whose answers are scripted.
-type collector struct {
+// receiver is a Collector whose answers are scripted.
+type receiver struct {
 	colmetricpb.UnimplementedMetricsServiceServer
 
 	// answer decides on the n-th request, from 1; nil takes everything. A
@@ -174,9 +244,9 @@ type collector struct {
 	changed  chan struct{}
 }
 
-func newCollector() *collector { return &collector{held: ledger{}, changed: make(chan struct{})} }
+func newReceiver() *receiver { return &receiver{held: ledger{}, changed: make(chan struct{})} }
 
-func (c *collector) Export(_ context.Context, req *request) (*response, error) {
+func (c *receiver) Export(_ context.Context, req *request) (*response, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.n++
@@ -194,14 +264,14 @@ func (c *collector) Export(_ context.Context, req *request) (*response, error) {
 	return resp, err
 }
 
-func (c *collector) script(answer func(n int, req *request) (*response, error)) {
+func (c *receiver) script(answer func(n int, req *request) (*response, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.answer = answer
 }
 
 // wait waits until the collector's state is as ok says.
-func (c *collector) wait(ok func() bool) {
+func (c *receiver) wait(ok func() bool) {
 	for {
 		c.mu.Lock()
 		done, changed := ok(), c.changed
@@ -214,10 +284,10 @@ func (c *collector) wait(ok func() bool) {
 }
 
 // attempts waits for the n-th request.
-func (c *collector) attempts(n int) { c.wait(func() bool { return c.n >= n }) }
+func (c *receiver) attempts(n int) { c.wait(func() bool { return c.n >= n }) }
 
 // serve serves c on l until the test ends or the server is stopped.
-func (c *collector) serve(t testing.TB, l net.Listener, opts ...grpc.ServerOption) *grpc.Server {
+func (c *receiver) serve(t testing.TB, l net.Listener, opts ...grpc.ServerOption) *grpc.Server {
 	t.Helper()
 	s := grpc.NewServer(opts...)
 	colmetricpb.RegisterMetricsServiceServer(s, c)
@@ -252,12 +322,16 @@ func dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// connFunc is a connection without a network: a request in its wire format in,
-// the answer out.
+// connFunc is a connection without a network, from an uncompressed request to
+// the answer.
 type connFunc func(ctx context.Context, data []byte) (*response, error)
 
 func (f connFunc) Invoke(ctx context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
-	resp, err := f(ctx, args.(serialised))
+	data, err := decompress(args.(*collector.Request))
+	if err != nil {
+		return err
+	}
+	resp, err := f(ctx, data)
 	if resp != nil {
 		proto.Merge(reply.(*response), resp)
 	}
@@ -268,8 +342,24 @@ func (connFunc) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Cal
 	return nil, errors.New("not a stream")
 }
 
+// rawConn is a connection without a network, from a request as it is sent to
+// the answer.
+type rawConn func(ctx context.Context, r *collector.Request) (*response, error)
+
+func (f rawConn) Invoke(ctx context.Context, _ string, args, reply any, _ ...grpc.CallOption) error {
+	resp, err := f(ctx, args.(*collector.Request))
+	if resp != nil {
+		proto.Merge(reply.(*response), resp)
+	}
+	return err
+}
+
+func (rawConn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, errors.New("not a stream")
+}
+
 // to is a connection straight to c.
-func to(c *collector) connFunc {
+func to(c *receiver) connFunc {
 	return func(ctx context.Context, data []byte) (*response, error) {
 		var req request
 		if err := proto.Unmarshal(data, &req); err != nil {
@@ -277,6 +367,15 @@ func to(c *collector) connFunc {
 		}
 		return c.Export(ctx, &req)
 	}
+}
+
+// withRetryInfo is an error that asks for a pause.
+func withRetryInfo(code codes.Code, d time.Duration) error {
+	st, err := status.New(code, "busy").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(d)})
+	if err != nil {
+		panic(err)
+	}
+	return st.Err()
 }
 
 // logs collects what a Queue logs.
@@ -341,7 +440,7 @@ func accept(t testing.TB, q *Queue, want ledger, req *request) {
 	if want != nil {
 		want.add(req)
 	}
-	if err := q.Accept(t.Context(), req); err != nil {
+	if err := q.Accept(encode(req), countPoints(req)); err != nil {
 		t.Fatal(err)
 	}
 }

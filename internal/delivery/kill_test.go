@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -36,7 +35,7 @@ func roleAccept() {
 	}
 	for ; ; scrape++ {
 		fmt.Printf("accept %d\n", scrape)
-		if err := q.Accept(context.Background(), page(scrape, 100)); err != nil {
+		if err := q.Accept(encode(page(scrape, 100)), 100); err != nil {
 			panic(err)
 		}
 		fmt.Printf("accepted %d\n", scrape)
@@ -101,7 +100,7 @@ func TestKilledFiftyTimesWithTheCollectorDownLosesNothingThatWasAccepted(t *test
 		}
 		scrape = tried
 	}
-	c := newCollector()
+	c := newReceiver()
 	q := open(t, Config{Conn: to(c), Dir: dir, Pace: 1})
 	s := drained(t, q)
 	if len(dropped(s)) != 0 {
@@ -120,7 +119,7 @@ func TestKilledFiftyTimesWithTheCollectorDownLosesNothingThatWasAccepted(t *test
 }
 
 func TestKilledFiftyTimesWithTheCollectorWellCostsAtMostTheOneInFlight(t *testing.T) {
-	dir, c, want := t.TempDir(), newCollector(), ledger{}
+	dir, c, want := t.TempDir(), newReceiver(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l)
 	scrape, last := 0, map[int]bool{}

@@ -5,153 +5,270 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
 
-	_ "google.golang.org/grpc/encoding/proto" // the codec of the replies
+	"otelmetricsplugin/internal/collector"
 )
 
-// serialised is an ExportMetricsServiceRequest in its wire format.
-type serialised []byte
+// minLimit is the smallest request size that is learned from a refusal.
+const minLimit = 64 << 10
 
-// codec sends a serialised request as it is and leaves the rest to gRPC's own.
-type codec struct{ encoding.CodecV2 }
+// sender delivers what waits in a store: in order, one request at a time, with
+// a pause after each failure.
+type sender struct {
+	cfg    *Config
+	store  *store
+	counts *counts
+	log    senderLog
 
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if b, ok := v.(serialised); ok {
-		return mem.BufferSlice{mem.SliceBuffer(b)}, nil
-	}
-	return c.CodecV2.Marshal(v)
+	limit   atomic.Int64  // uncompressed bytes that a request may have
+	closing chan struct{} // closed by stop: deliver what waits and end
+	done    chan struct{} // closed when run has ended
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	// Of run alone:
+	failures   int       // attempts in a row
+	unread     *item     // whose file could not be read
+	reads      int       // of it, in a row
+	nextWaited time.Time // when the next request that waited may start
 }
 
-var sendSerialised = grpc.ForceCodecV2(codec{encoding.GetCodecV2("proto")})
+func newSender(cfg *Config, store *store, counts *counts) *sender {
+	s := &sender{
+		cfg:     cfg,
+		store:   store,
+		counts:  counts,
+		log:     senderLog{cfg: cfg},
+		closing: make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	s.limit.Store(int64(cfg.MaxMessage))
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
 
-// deliver is the sender: it delivers one item after the other until Close.
-func (q *Queue) deliver() {
-	defer close(q.done)
-	var (
-		failures int       // in a row
-		next     time.Time // of an item that waited: not before
-		unread   *item     // whose file could not be read
-		reads    int       // of it, in a row
-	)
+// run delivers one item after the other until stop.
+func (s *sender) run() {
+	defer close(s.done)
 	for {
-		it := q.take()
-		if it == nil {
-			return
-		}
-		data, waited, err := q.load(it)
-		if err != nil {
-			if it != unread {
-				unread, reads = it, 0
-			}
-			if reads++; heals(err, reads) {
-				if !q.unreadable(err) || !q.backOff(reads, 0) {
-					return
-				}
-			} else {
-				q.damaged(it, err)
-			}
-			continue
-		}
-		unread = nil
-		if waited && !q.pause(time.Until(next)) {
-			q.release()
-			return
-		}
-		next = time.Now().Add(q.cfg.Pace)
-		limit, wait := q.sendable(failures)
-		if len(data) > limit && it.points > 1 {
-			q.halve(it, data, limit) // before the Collector has to refuse it
-			continue
-		}
-
-		reply, err := q.attempt(data, wait)
-		what, delay := judge(err)
-		if q.ctx.Err() != nil {
-			q.release() // the end of ctx in Close, not the Collector's answer
-			return
-		}
-		if what != retry {
-			failures = 0
-			q.answered(it, data, what, reply, err)
-			continue
-		}
-		failures++
-		if !q.failed(err) || !q.backOff(failures, delay) {
+		it := s.take()
+		if it == nil || !s.deliver(it) {
 			return
 		}
 	}
 }
 
-// take waits for the oldest item and marks it as being sent. It returns nil
-// when Close was called and nothing is left, or its ctx ended.
-func (q *Queue) take() *item {
+// stop makes run end: when nothing waits, the Collector fails or ctx ends. It
+// returns when run has.
+func (s *sender) stop(ctx context.Context) {
+	close(s.closing)
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+	}
+	s.cancel()
+	<-s.done
+}
+
+// take waits for the oldest item. It returns nil if stop was called and nothing
+// is left.
+func (s *sender) take() *item {
 	for {
-		q.mu.Lock()
-		if len(q.items) > 0 {
-			q.sending = q.items[0]
-			q.mu.Unlock()
-			return q.sending
-		}
-		ended := q.ended
-		q.mu.Unlock()
-		if ended {
-			return nil
+		closing := isClosed(s.closing)
+		if it := s.store.next(); it != nil || closing {
+			return it
 		}
 		select {
-		case <-q.wake:
-		case <-q.closing:
+		case <-s.store.wake:
+		case <-s.closing:
 		}
 	}
 }
 
-// release is the end of what take began, without a result.
-func (q *Queue) release() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.sending = nil
+// deliver makes one attempt to deliver it, and pauses if it failed. It reports
+// false if run shall end.
+func (s *sender) deliver(it *item) bool {
+	out, err := s.store.load(it)
+	if err != nil {
+		return s.unreadable(it, err)
+	}
+	s.unread = nil
+	failure, delay := s.send(it, out)
+	out.body.Release() // it is not needed during the pause
+	switch {
+	case s.ctx.Err() != nil: // the end of Close's ctx, not the Collector's answer
+		s.store.keep()
+		return false
+	case failure != nil:
+		return s.failed(failure, delay)
+	}
+	return true
 }
 
-// load returns the serialised request of it, and whether it had to wait.
-func (q *Queue) load(it *item) (data []byte, waited bool, err error) {
-	q.mu.Lock()
-	spooled := !it.inMemory()
-	data, waited = it.data, it.packed || spooled
-	if spooled {
-		data, err = q.spool.read(it)
+// send sends it once and does what a final answer asks for. Otherwise it
+// returns the failure, and the pause that the server asks for.
+func (s *sender) send(it *item, out outgoing) (failure error, delay time.Duration) {
+	if out.waited && !s.pause(time.Until(s.nextWaited)) {
+		return nil, 0
 	}
-	q.mu.Unlock()
-	if err == nil && waited {
-		data, err = unpack(data)
+	s.nextWaited = time.Now().Add(s.cfg.Pace)
+	if limit := int(s.limit.Load()); out.unpacked > limit && it.points > 1 {
+		s.store.split(it, out, limit) // before the Collector has to refuse it
+		return nil, 0
 	}
-	if err == nil && spooled {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		points, damaged := q.states.damaged.end()
-		if _, unread := q.states.unread.end(); damaged || unread {
-			q.log.Info("the spool can be read again", "dropped_points", points)
+	reply, err := s.attempt(out)
+	outcome, delay := collector.Classify(err)
+	switch {
+	case s.ctx.Err() != nil:
+	case outcome == collector.Retry:
+		return err, delay
+	default:
+		s.answered(it, out, outcome, reply, err)
+	}
+	return nil, 0
+}
+
+// attempt sends a request once. After a failure it waits for the connection.
+func (s *sender) attempt(out outgoing) (*colmetricpb.ExportMetricsServiceResponse, error) {
+	spill := time.AfterFunc(directFor, s.store.settleNow)
+	defer spill.Stop()
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
+	defer cancel()
+	wait := s.failures > 0
+	if wait {
+		// In Close nothing is gained by waiting while what waits is on the disk.
+		if _, volatile := s.store.waiting(); isClosed(s.closing) && !volatile {
+			wait = false
 		}
 	}
-	return data, waited, err
+	if wait {
+		defer s.cutShort(cancel)()
+		if c, ok := s.cfg.Conn.(interface{ ResetConnectBackoff() }); ok {
+			c.ResetConnectBackoff() // the pauses are this package's; the connection's would be added
+		}
+	}
+	return collector.Export(ctx, s.cfg.Conn, &collector.Request{Body: out.body, Encoding: out.encoding}, wait)
+}
+
+// cutShort calls cancel if stop is called while there is no connection and all
+// that waits is on the disk: nothing is gained by waiting for it. It watches
+// until the function that it returns is called.
+func (s *sender) cutShort(cancel func()) (done func()) {
+	over := make(chan struct{})
+	go func() {
+		select {
+		case <-s.closing:
+		case <-over:
+			return
+		}
+		_, volatile := s.store.waiting()
+		c, ok := s.cfg.Conn.(interface{ GetState() connectivity.State })
+		if !volatile && ok && c.GetState() != connectivity.Ready {
+			cancel()
+		}
+	}()
+	return func() { close(over) }
+}
+
+// answered does what the Collector's final answer asks for.
+func (s *sender) answered(it *item, out outgoing, outcome collector.Outcome, reply *colmetricpb.ExportMetricsServiceResponse, err error) {
+	s.failures = 0
+	requests, _ := s.store.waiting()
+	s.log.answers(requests)
+	switch {
+	case outcome == collector.TooLarge && it.points > 1:
+		s.split(it, out, err)
+		return
+	case outcome == collector.Delivered:
+		rejected := s.accepted(it, reply)
+		s.counts.deliver(it.points - rejected)
+	case outcome == collector.TooLarge:
+		s.refused(DroppedTooLarge, it.points, collector.AnswerTooLarge, err)
+	default:
+		s.refused(DroppedRejected, it.points, collector.Code(err), err)
+	}
+	s.store.finish(it)
+}
+
+// split halves a request that the Collector refuses for its size, and those to
+// come.
+func (s *sender) split(it *item, out outgoing, err error) {
+	limit := int(s.limit.Load())
+	if smaller := max(out.unpacked/2, minLimit); smaller < min(limit, out.unpacked) {
+		limit = smaller
+		s.limit.Store(int64(limit))
+		s.log.smaller(out.unpacked, limit, err)
+	}
+	s.store.split(it, out, min(out.unpacked/2, limit))
+}
+
+// accepted counts what a partial success rejects, and returns it.
+func (s *sender) accepted(it *item, reply *colmetricpb.ExportMetricsServiceResponse) (rejected int) {
+	p := reply.GetPartialSuccess()
+	rejected = int(min(max(p.GetRejectedDataPoints(), 0), int64(it.points)))
+	if rejected > 0 {
+		s.counts.drop(DroppedPartialSuccess, rejected)
+		s.log.refused("partial success", p.GetErrorMessage(), rejected)
+		s.log.warned("")
+		return rejected
+	}
+	s.log.acceptsAll()
+	s.log.warned(p.GetErrorMessage())
+	return 0
+}
+
+// refused counts what the Collector refuses for good.
+func (s *sender) refused(reason string, points int, answer string, err error) {
+	s.counts.drop(reason, points)
+	s.log.refused(answer, collector.Message(err), points)
+}
+
+// failed notes an attempt that is repeated, after a pause. It reports false if
+// it is not: stop was called, and the next start continues from the disk.
+func (s *sender) failed(err error, asked time.Duration) bool {
+	s.failures++
+	s.store.keep()
+	requests, volatile := s.store.waiting()
+	s.log.fails(err, requests)
+	s.counts.retry()
+	if isClosed(s.closing) && !volatile {
+		return false
+	}
+	return s.backOff(s.failures, asked)
 }
 
 // maxReads is how often in a row a file is read that cannot be read, which is
 // over two minutes with the default pauses.
 const maxReads = 10
 
-// heals reports whether a file that could not be read so many times in a row is
-// worth another try. What the whole process or machine lacks is not the file's
-// fault; a disk that fails may be.
-func heals(err error, reads int) bool {
+// unreadable tries the file of an item again, after a pause, or gives it up. It
+// reports false if run shall end.
+func (s *sender) unreadable(it *item, err error) bool {
+	if it != s.unread {
+		s.unread, s.reads = it, 0
+	}
+	s.reads++
+	if !worthAnotherRead(err, s.reads) {
+		s.store.setAside(it, err)
+		return true
+	}
+	s.store.unreadable(err)
+	if _, volatile := s.store.waiting(); isClosed(s.closing) && !volatile {
+		return false
+	}
+	return s.backOff(s.reads, 0)
+}
+
+// worthAnotherRead reports whether a file that could not be read so many times
+// in a row may be readable later. What the whole process or machine lacks is
+// not the file's fault; a disk that fails may be.
+func worthAnotherRead(err error, reads int) bool {
 	switch {
 	case errors.Is(err, errDamaged) || errors.Is(err, fs.ErrNotExist):
 		return false
@@ -161,188 +278,22 @@ func heals(err error, reads int) bool {
 	return reads < maxReads
 }
 
-// unreadable notes that the spool could not be read and will be tried again. It
-// reports false when it will not be: the queue is closing, and the next start
-// goes on from the disk.
-func (q *Queue) unreadable(err error) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.sending = nil
-	q.settle()
-	if q.states.unread.begin(0) {
-		q.log.Warn("the spool cannot be read: what waits there is delivered later", "dir", q.cfg.Dir, "error", err,
-			"remedy", "look at the disk and at the limit of open files; it is tried again")
-	}
-	return !q.ended || q.held > 0
-}
-
-// damaged gives up a request that cannot be read back.
-func (q *Queue) damaged(it *item, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.sending = nil
-	q.drop(DroppedDamaged, it.points)
-	if q.states.damaged.begin(it.points) {
-		q.log.Warn("a spooled request cannot be read: it is set aside", "dir", q.cfg.Dir, "file", it.name()+asideSuffix, "points", it.points, "error", err)
-	}
-	if it.inMemory() { // cannot be: nothing touched it
-		q.finish(it)
-		return
-	}
-	q.pop(it)
-	q.spool.setAside(it)
-}
-
-// sendable returns the most bytes that the Collector may be sent, and whether
-// the next attempt waits for the connection.
-func (q *Queue) sendable(failures int) (limit int, wait bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	// In Close nothing is gained by waiting for what is on the disk.
-	return q.limit, failures > 0 && (!q.ended || q.held > 0)
-}
-
-// attempt sends data once. Without wait it fails at once on what is known of
-// the connection; with it, the connection may come back until the time is over.
-func (q *Queue) attempt(data []byte, wait bool) (*colmetricpb.ExportMetricsServiceResponse, error) {
-	spill := time.AfterFunc(spillAfter, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.settle()
-	})
-	defer spill.Stop()
-	ctx, cancel := context.WithTimeout(q.ctx, q.cfg.Timeout)
-	defer cancel()
-	if wait {
-		defer q.cutShort(cancel)()
-	}
-	if c, ok := q.cfg.Conn.(interface{ ResetConnectBackoff() }); ok && wait {
-		c.ResetConnectBackoff() // the pauses are this package's, the connection's would come on top
-	}
-	reply := &colmetricpb.ExportMetricsServiceResponse{}
-	err := q.cfg.Conn.Invoke(ctx, colmetricpb.MetricsService_Export_FullMethodName, serialised(data), reply,
-		sendSerialised, grpc.WaitForReady(wait))
-	return reply, err
-}
-
-// cutShort calls cancel if Close is called while the connection is not there and
-// all that waits is on the disk: nothing is gained by waiting for it. It watches
-// until the function that it returns is called.
-func (q *Queue) cutShort(cancel func()) (done func()) {
-	over := make(chan struct{})
-	go func() {
-		select {
-		case <-q.closing:
-		case <-over:
-			return
-		}
-		q.mu.Lock()
-		saved := q.held == 0
-		q.mu.Unlock()
-		c, ok := q.cfg.Conn.(interface{ GetState() connectivity.State })
-		if saved && ok && c.GetState() != connectivity.Ready {
-			cancel()
-		}
-	}()
-	return func() { close(over) }
-}
-
-// answered does what the Collector's final answer to it asks for.
-func (q *Queue) answered(it *item, data []byte, what verdict, reply *colmetricpb.ExportMetricsServiceResponse, err error) {
-	message := status.Convert(err).Message()
-	q.mu.Lock()
-	q.well = true
-	if was, ended := q.states.away.end(); ended {
-		q.log.Info("the Collector answers again", "after", time.Since(was.since).Round(time.Millisecond),
-			"retries", was.retries, "requests", len(q.items))
-	}
-	if what == tooLarge && it.points > 1 {
-		if limit := max(len(data)/2, minLimit); limit < min(q.limit, len(data)) {
-			q.limit = limit
-			q.log.Info("the Collector refuses a request for its size: smaller ones are sent", "bytes", len(data), "max_bytes", limit, "message", q.quote(message))
-		}
-		limit := min(len(data)/2, q.limit)
-		q.mu.Unlock()
-		q.halve(it, data, limit)
-		return
-	}
-	defer q.mu.Unlock()
-	q.sending = nil
-	switch what {
-	case delivered:
-		p := reply.GetPartialSuccess()
-		refused := int(min(max(p.GetRejectedDataPoints(), 0), int64(it.points)))
-		q.count.DeliveredRequests++
-		q.count.DeliveredPoints += int64(it.points - refused)
-		q.count.LastSuccess = time.Now()
-		if refused > 0 {
-			q.refused(DroppedPartialSuccess, refused, "partial success", p.GetErrorMessage())
-		} else if points, ended := q.states.refusal.end(); ended {
-			q.log.Info("the Collector accepts all data points again", "dropped_points", points)
-		}
-		if refused == 0 && p.GetErrorMessage() != "" {
-			if q.states.warning.begin("", 0) {
-				q.log.Warn("the Collector warns: it accepts all data points", "message", q.quote(p.GetErrorMessage()))
-			}
-		} else if _, ended := q.states.warning.end(); ended {
-			q.log.Info("the Collector warns no more")
-		}
-	case tooLarge:
-		q.refused(DroppedTooLarge, it.points, tooLargeAnswer, message)
-	case rejected:
-		code := status.Code(err)
-		if code > codes.Unauthenticated {
-			code = codes.Unknown // gRPC has no other, whatever a server sends
-		}
-		q.refused(DroppedRejected, it.points, code.String(), message)
-	}
-	q.finish(it)
-}
-
-// refused counts what the Collector refused for good.
-func (q *Queue) refused(reason string, points int, answer, message string) {
-	q.drop(reason, points)
-	if q.states.refusal.begin(answer, points) {
-		q.log.Warn("the Collector refuses data points: they are dropped", "answer", answer, "message", q.quote(message),
-			"remedy", mend(answer, message), "points", points)
-	}
-}
-
-// failed notes an attempt that will be repeated. It reports false when it will
-// not be: the queue is closing, and the next start goes on from the disk.
-func (q *Queue) failed(err error) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.sending = nil
-	q.well = false
-	q.settle()
-	reason, remedy := explain(err)
-	if q.states.away.begin(reason) {
-		q.log.Warn("the Collector does not take requests: they wait", "reason", reason, "remedy", remedy,
-			"error", q.quote(err.Error()), "requests", len(q.items))
-	}
-	q.count.Retries++
-	return !q.ended || q.held > 0
-}
-
 // backOff pauses after the given number of failures in a row. It returns early
-// when Close is called, for one more attempt, and reports false when the ctx of
-// Close ended.
-func (q *Queue) backOff(failures int, asked time.Duration) bool {
-	limit := q.cfg.MaxBackoff
+// when stop is called, for one more attempt, and reports false if the ctx of
+// stop ended.
+func (s *sender) backOff(failures int, asked time.Duration) bool {
+	limit := s.cfg.MaxBackoff
 	if doublings := failures - 1; doublings < 32 {
-		limit = min(limit, q.cfg.MinBackoff<<doublings)
+		limit = min(limit, s.cfg.MinBackoff<<doublings)
 	}
-	// At least a tenth: no chance of the random draw makes a busy loop.
+	// At least a tenth: the random draw must not make a busy loop.
 	d := max(rand.N(limit), limit/10)
 	if asked > 0 {
-		d = asked + rand.N(q.cfg.MinBackoff) // not all clients at once
+		d = asked + rand.N(s.cfg.MinBackoff) // not all clients at once
 	}
-	closing := q.closing
-	select {
-	case <-closing:
+	closing := s.closing
+	if isClosed(closing) {
 		closing = nil // known: pause as before
-	default:
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -351,19 +302,31 @@ func (q *Queue) backOff(failures int, asked time.Duration) bool {
 		return true
 	case <-closing:
 		return true
-	case <-q.ctx.Done():
+	case <-s.ctx.Done():
 		return false
 	}
 }
 
-// pause waits. It reports false when the ctx of Close ended first.
-func (q *Queue) pause(d time.Duration) bool {
+// pause waits. It reports false if the ctx of stop ended first.
+func (s *sender) pause(d time.Duration) bool {
+	if d <= 0 {
+		return s.ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-q.ctx.Done():
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
 		return false
 	}
 }

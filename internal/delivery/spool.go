@@ -1,9 +1,6 @@
 package delivery
 
 import (
-	"bytes"
-	"compress/gzip"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -18,53 +15,83 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"otelmetricsplugin/internal/collector"
 )
 
 // The spool is a directory with one file a request:
 //
 //	0000000000000042-1763912345678-1679.pb.gz
+//	│                │             │    └ compression: .pb.gz or .pb.zst
 //	│                │             └ data points
 //	│                └ accepted, milliseconds since 1970
 //	└ place in the queue; what was split later has .000000, .000001, ... behind it
 //
-// Each is a gzip file of one ExportMetricsServiceRequest (`zcat` shows it),
-// whose header's comment names the format and its version and whose trailer
-// is the checksum. A file appears whole, by rename, and its removal is the
+// Each is one compressed ExportMetricsServiceRequest (`zcat` or `zstdcat` shows
+// it) with a checksum at its end. The comment of a gzip header names the format
+// and its version. A file appears whole, by rename, and its removal is the
 // record that the request was delivered or dropped: there is no index, no
 // position and no compaction that could be out of step with the data, and what
 // is delivered frees its space even on a full disk.
 const (
-	fileFormat   = "otelmetricsplugin spool 1"
-	fileSuffix   = ".pb.gz"
+	gzipSuffix   = ".pb.gz"
+	zstdSuffix   = ".pb.zst"
 	asideSuffix  = ".damaged" // behind the name of a file that could not be read
 	partialName  = "partial"  // the file being written
 	lockName     = "lock"     // flock: one process at a time
 	blockSize    = 4096       // what a file takes on the disk is a multiple of it
-	maxInflated  = 16 << 20   // no spooled request is larger
-	maxPacked    = 17 << 20   // nor any file of one: what does not compress grows by less
 	seqDigits    = 16
-	maxSeq       = 1e15 // a tenth of what the digits can say; see renumber
 	spoolDirMode = 0o700
 	fileMode     = 0o600
 )
 
-var fileName = regexp.MustCompile(`^(\d{16}(?:\.\d{6})*)-(-?\d{1,15})-(\d{1,9})\.pb\.gz(\.damaged)?$`)
+// fileName is a file of the spool. A place beyond those that begin with 0, where
+// a request every millisecond takes 30,000 years to get, is a made-up one.
+var fileName = regexp.MustCompile(`^(0\d{15}(?:\.\d{6})*)-(-?\d{1,15})-(\d{1,9})\.pb\.(gz|zst)(\.damaged)?$`)
+
+// key returns the key of the item with the given place in the queue.
+func key(seq uint64) string { return fmt.Sprintf("%0*d", seqDigits, seq) }
+
+// name is the name of the item's file.
+func (it *item) name() string {
+	suffix := gzipSuffix
+	if it.encoding == collector.Zstd {
+		suffix = zstdSuffix
+	}
+	return fmt.Sprintf("%s-%d-%d%s", it.key, it.accepted.UnixMilli(), it.points, suffix)
+}
+
+// parseName returns the item whose file has the given name and size.
+func parseName(name string, size int64) (it *item, aside, ok bool) {
+	m := fileName.FindStringSubmatch(name)
+	if m == nil || size > maxPacked {
+		return nil, false, false
+	}
+	ms, _ := strconv.ParseInt(m[2], 10, 64) // digits, by fileName
+	points, _ := strconv.Atoi(m[3])
+	it = &item{key: m[1], accepted: time.UnixMilli(ms), points: points, encoding: collector.Gzip, size: onDisk(size)}
+	if m[4] == "zst" {
+		it.encoding = collector.Zstd
+	}
+	// Not 007 where the spool writes 7.
+	return it, m[5] != "", it.name()+m[5] == name
+}
 
 // onDisk is the space that n bytes take.
 func onDisk(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
 
-// spool keeps requests in files. Its methods are called with the queue's lock
+// spool keeps requests in files. Its methods are called with the store's lock
 // held.
 type spool struct {
 	dir  string
 	lock *os.File // nil until the directory is this process's own
 
-	used    int64       // bytes on disk, set aside files and garbage included
+	used    int64       // bytes on the disk, damaged files and garbage included
 	aside   []spoolFile // damaged files, oldest first
 	garbage []spoolFile // delivered or dropped, and still to be removed
 
 	// The file system, as far as tests break it.
-	readFile  func(path string) ([]byte, error)
+	readFile  func(path string, get func(n int) *buffer) (*buffer, error)
 	writeFile func(path string, b []byte) error
 	remove    func(path string) error
 }
@@ -83,10 +110,10 @@ func newSpool(dir string) *spool {
 	}
 }
 
-// readFile reads a file of the spool: not through a link, without waiting for
-// the other end of a pipe, and no more than a request can have. That it is no
-// such file is errDamaged.
-func readFile(path string) ([]byte, error) {
+// readFile reads a file of the spool into a buffer from get: not through a link,
+// without waiting for the other end of a pipe, and no more than a request can
+// have. If it is not such a file, the error is errDamaged.
+func readFile(path string, get func(n int) *buffer) (*buffer, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) //nolint:gosec // a name in the spool directory
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {               // a link, a socket
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
@@ -100,14 +127,16 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxPacked {
-		return nil, fmt.Errorf("%w: %s of %d bytes is no regular file of at most %d", errDamaged, info.Mode(), info.Size(), maxPacked)
+		return nil, fmt.Errorf("%w: %s of %d bytes is not a regular file of at most %d", errDamaged, info.Mode(), info.Size(), maxPacked)
 	}
-	b := make([]byte, info.Size())
-	n, err := io.ReadFull(f, b)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // it shrinks
-		err = nil
+	b := get(int(info.Size()))
+	n, err := io.ReadFull(f, b.bytes)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // those: it shrinks
+		b.Release()
+		return nil, err
 	}
-	return b[:n], err
+	b.bytes = b.bytes[:n]
+	return b, nil
 }
 
 // writeFile writes a file that was not there before: what may be in its place,
@@ -124,14 +153,14 @@ func writeFile(path string, b []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// open makes the directory this process's own and returns what is in it in
-// order, and the names of the files that are not the spool's.
+// open locks the directory for this process and returns what is in it in order,
+// and the names of the files that are not the spool's.
 func (s *spool) open() (items []*item, foreign []string, err error) {
 	if err := os.MkdirAll(s.dir, spoolDirMode); err != nil {
 		return nil, nil, err
 	}
 	// flock needs no write access; O_RDONLY opens the file on a read-only disk.
-	// A pipe is not waited for, and no file made where a link points to.
+	// It does not wait for a pipe, nor make a file where a link points to.
 	lock, err := os.OpenFile(filepath.Join(s.dir, lockName), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, fileMode)
 	if err != nil {
 		return nil, nil, err
@@ -148,10 +177,10 @@ func (s *spool) open() (items []*item, foreign []string, err error) {
 		return nil, nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
 	// From a directory that cannot be written nothing could be removed once it
-	// is delivered, and a restart would deliver it again. A full disk is no
-	// such case: removing is what empties it.
+	// is delivered, and a restart would deliver it again. A full disk does not
+	// count: removing is what empties it.
 	partial := filepath.Join(s.dir, partialName)
-	if err := s.writeFile(partial, []byte(fileFormat)); err != nil && !isFull(err) {
+	if err := s.writeFile(partial, []byte(spoolFormat)); err != nil && !isFull(err) {
 		return nil, nil, err
 	}
 	if err := s.remove(partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -163,60 +192,28 @@ func (s *spool) open() (items []*item, foreign []string, err error) {
 	}
 	s.used, s.aside, s.garbage = 0, nil, nil
 	for _, e := range entries {
-		m := fileName.FindStringSubmatch(e.Name())
-		info, infoErr := e.Info()
-		switch {
-		case e.Name() == lockName:
-		case m == nil || infoErr != nil || !info.Mode().IsRegular() || info.Size() > maxPacked:
+		if e.Name() == lockName {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() {
 			foreign = append(foreign, e.Name())
-		case m[4] != "":
-			size := onDisk(info.Size())
-			s.used += size
-			s.aside = append(s.aside, spoolFile{e.Name(), size})
+			continue
+		}
+		switch it, aside, ok := parseName(e.Name(), info.Size()); {
+		case !ok:
+			foreign = append(foreign, e.Name())
+		case aside:
+			s.used += it.size
+			s.aside = append(s.aside, spoolFile{e.Name(), it.size})
 		default:
-			ms, _ := strconv.ParseInt(m[2], 10, 64)
-			points, _ := strconv.Atoi(m[3])
-			it := &item{key: m[1], at: time.UnixMilli(ms), points: points, size: onDisk(info.Size())}
-			if it.name() != e.Name() { // 007 where the spool writes 7
-				foreign = append(foreign, e.Name())
-				continue
-			}
 			s.used += it.size
 			items = append(items, it)
 		}
 	}
 	slices.SortFunc(items, func(a, b *item) int { return strings.Compare(a.key, b.key) })
-	if err := s.renumber(items); err != nil {
-		return nil, nil, err
-	}
 	s.lock = lock
 	return items, foreign, nil
-}
-
-// renumber renames the files of all items from 0 when their last number leaves
-// too little room above it. A request every millisecond takes 30,000 years to
-// get there: somebody made up a name.
-func (s *spool) renumber(items []*item) error {
-	if len(items) == 0 || items[len(items)-1].key < key(maxSeq) {
-		return nil
-	}
-	names := make(map[string]bool, len(items))
-	for _, it := range items {
-		names[it.name()] = true
-	}
-	var seq uint64
-	for _, it := range items {
-		from := s.path(it)
-		delete(names, it.name())
-		for it.key = key(seq); names[it.name()]; it.key = key(seq) {
-			seq++ // another file has this name still
-		}
-		seq++
-		if err := os.Rename(from, s.path(it)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // isFull reports whether err says that the disk, or the user's part of it, is
@@ -235,21 +232,16 @@ func (s *spool) close() error {
 	return lock.Close()
 }
 
-// name is the name of the file of it.
-func (it *item) name() string {
-	return fmt.Sprintf("%s-%d-%d%s", it.key, it.at.UnixMilli(), it.points, fileSuffix)
-}
-
 func (s *spool) path(it *item) string { return filepath.Join(s.dir, it.name()) }
 
-// write writes the packed bytes of it. It does not wait for the disk: the file
+// write writes the item to its file. It does not wait for the disk: the file
 // is in the page cache, which outlives the process and not the machine.
 func (s *spool) write(it *item) error {
 	s.sweep()
 	partial, path := filepath.Join(s.dir, partialName), s.path(it)
-	err := s.writeFile(partial, it.data)
+	err := s.writeFile(partial, it.body.bytes)
 	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(s.dir, spoolDirMode) == nil { // someone cleaned up
-		err = s.writeFile(partial, it.data)
+		err = s.writeFile(partial, it.body.bytes)
 	}
 	if err != nil {
 		_ = s.remove(partial) // a full disk leaves half a file
@@ -259,14 +251,16 @@ func (s *spool) write(it *item) error {
 		_ = s.remove(partial)
 		return err
 	}
-	s.used += onDisk(int64(len(it.data)))
+	s.used += onDisk(int64(len(it.body.bytes)))
 	return nil
 }
 
-// read returns the packed bytes of it.
-func (s *spool) read(it *item) ([]byte, error) { return s.readFile(s.path(it)) }
+// read returns the content of the item's file.
+func (s *spool) read(it *item, get func(n int) *buffer) (*buffer, error) {
+	return s.readFile(s.path(it), get)
+}
 
-// discard removes the file of it and reports whether it could.
+// discard removes the item's file and reports whether it could.
 func (s *spool) discard(it *item) bool {
 	if err := s.remove(s.path(it)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false
@@ -275,7 +269,7 @@ func (s *spool) discard(it *item) bool {
 	return true
 }
 
-// discardLater removes the file of it as soon as the disk allows.
+// discardLater removes the item's file as soon as the disk allows.
 func (s *spool) discardLater(it *item) {
 	s.garbage = append(s.garbage, spoolFile{it.name(), it.size})
 }
@@ -315,62 +309,4 @@ func (s *spool) dropAside() bool {
 	s.used -= s.aside[0].size
 	s.aside = s.aside[1:]
 	return true
-}
-
-// packer compresses serialised requests. The zero value is ready; it keeps
-// its tables, about 1 MB, between calls.
-type packer struct {
-	zw  *gzip.Writer
-	buf bytes.Buffer
-}
-
-// pack returns b as the content of a spool file. Speed counts more than size:
-// the pages are so repetitive that the fastest level makes them ten times
-// smaller.
-func (p *packer) pack(b []byte) []byte {
-	p.buf.Reset()
-	if p.zw == nil {
-		p.zw, _ = gzip.NewWriterLevel(&p.buf, gzip.BestSpeed)
-	} else {
-		p.zw.Reset(&p.buf)
-	}
-	p.zw.Comment = fileFormat
-	// A bytes.Buffer does not fail.
-	_, _ = p.zw.Write(b)
-	_ = p.zw.Close()
-	return bytes.Clone(p.buf.Bytes())
-}
-
-// errDamaged is that a file is not what pack returned. It does not heal.
-var errDamaged = errors.New("damaged")
-
-// unpack is the inverse of pack. It returns what was packed or an error,
-// whatever was done to the bytes in between.
-func unpack(b []byte) ([]byte, error) {
-	r := bytes.NewReader(b)
-	zr, err := gzip.NewReader(r)
-	if err != nil {
-		return nil, fmt.Errorf("%w: gzip header: %w", errDamaged, err)
-	}
-	zr.Multistream(false)
-	if zr.Comment != fileFormat {
-		return nil, fmt.Errorf("%w: format is %.40q, not %q", errDamaged, zr.Comment, fileFormat)
-	}
-	size := binary.LittleEndian.Uint32(b[len(b)-4:]) // RFC 1952, ISIZE
-	if size > maxInflated {
-		return nil, fmt.Errorf("%w: %d bytes, more than the %d that a request may have", errDamaged, size, maxInflated)
-	}
-	out := make([]byte, size)
-	if _, err := io.ReadFull(zr, out); err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	// The checksum is judged at the end of the stream, which must be the end
-	// of the file.
-	if n, err := io.CopyN(io.Discard, zr, 1); n != 0 || !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: length or checksum: %w", errDamaged, err)
-	}
-	if r.Len() != 0 {
-		return nil, fmt.Errorf("%w: %d bytes too many", errDamaged, r.Len())
-	}
-	return out, nil
 }

@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"otelmetricsplugin/internal/collector"
 )
 
 // away is a connection to nowhere.
@@ -56,9 +58,9 @@ func files(t testing.TB, dir string) (names []string) {
 }
 
 // deliverAll delivers what is in dir and returns it.
-func deliverAll(t testing.TB, dir string, log *logs) (*collector, Stats) {
+func deliverAll(t testing.TB, dir string, log *logs) (*receiver, Stats) {
 	t.Helper()
-	c := newCollector()
+	c := newReceiver()
 	cfg := Config{Conn: to(c), Dir: dir, Pace: 1}
 	if log != nil {
 		cfg.Logger = log.logger()
@@ -154,7 +156,8 @@ func TestSpoolWithAFlippedBitAnywhereLosesAtMostThatRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, err := unpack(b)
+	p := newPacker(collector.Gzip)
+	whole, err := p.unpack(b, collector.Gzip)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,11 +165,12 @@ func TestSpoolWithAFlippedBitAnywhereLosesAtMostThatRecord(t *testing.T) {
 	for i := range len(b) * 8 {
 		flipped := slices.Clone(b)
 		flipped[i/8] ^= 1 << (i % 8)
-		if got, err := unpack(flipped); err == nil {
+		if got, err := p.unpack(flipped, collector.Gzip); err == nil {
 			harmless++
-			if !bytes.Equal(got, whole) {
+			if !bytes.Equal(got.bytes, whole.bytes) {
 				t.Fatalf("bit %d: other bytes came back", i)
 			}
+			got.Release()
 		}
 		if i%8 != (i/8)%8 { // through a whole queue, one bit a byte
 			continue
@@ -186,7 +190,7 @@ func TestSpoolWithAFlippedBitAnywhereLosesAtMostThatRecord(t *testing.T) {
 }
 
 func TestSpoolSetsAsideWhatIsNotItsFormat(t *testing.T) {
-	other := packer{}
+	other := newPacker(collector.Gzip)
 	for name, content := range map[string]func([]byte) []byte{
 		"trailing bytes": func(b []byte) []byte { return append(b, 0) },
 		"empty":          func([]byte) []byte { return nil },
@@ -194,7 +198,7 @@ func TestSpoolSetsAsideWhatIsNotItsFormat(t *testing.T) {
 		"second stream":  func(b []byte) []byte { return append(b, b...) },
 		"later version": func([]byte) []byte {
 			b := other.pack([]byte("x"))
-			return []byte(strings.Replace(string(b), fileFormat, "otelmetricsplugin spool 2", 1))
+			return []byte(strings.Replace(string(b.bytes), spoolFormat, "otelmetricsplugin spool 2", 1))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,7 +239,7 @@ func TestSpoolNeverExceedsItsBoundAndDropsTheOldest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const bound = 10 * blockSize
 		dir, log := t.TempDir(), logs{}
-		c := newCollector()
+		c := newReceiver()
 		c.answer = func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 		q := open(t, Config{Conn: to(c), Dir: dir, MaxBytes: bound, Logger: log.logger()})
 		want := ledger{}
@@ -320,7 +324,7 @@ func TestSpoolInUseByAnotherProcessIsWaitedForInMemory(t *testing.T) {
 	}
 
 	var log logs
-	c := newCollector()
+	c := newReceiver()
 	c.answer = func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 	q := open(t, Config{Conn: to(c), Dir: dir, Logger: log.logger(), MinBackoff: time.Hour})
 	accept(t, q, want, page(2, 2))
@@ -353,7 +357,7 @@ func TestSpoolInUseByAnotherProcessIsWaitedForInMemory(t *testing.T) {
 func roleOpen() {
 	q, err := Open(Config{Conn: nowhere, Dir: os.Getenv("DELIVERY_TEST_DIR")})
 	if err == nil {
-		err = q.Accept(context.Background(), page(1, 2))
+		err = q.Accept(encode(page(1, 2)), 2)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -380,15 +384,15 @@ func brokenDisk(t *testing.T, cfg Config, broken *diskFault) *Queue {
 		t.Fatal(e)
 	}
 	q := newQueue(cfg)
-	write, remove := q.spool.writeFile, q.spool.remove
-	q.spool.writeFile = func(path string, b []byte) error {
+	write, remove := q.store.spool.writeFile, q.store.spool.remove
+	q.store.spool.writeFile = func(path string, b []byte) error {
 		if err := broken.err.Load(); err != nil {
 			_ = write(path, b[:len(b)/2])
 			return &os.PathError{Op: "write", Path: path, Err: *err}
 		}
 		return write(path, b)
 	}
-	q.spool.remove = func(path string) error {
+	q.store.spool.remove = func(path string) error {
 		if err := broken.err.Load(); err != nil && *err == syscall.EROFS {
 			return &os.PathError{Op: "remove", Path: path, Err: *err}
 		}
@@ -405,7 +409,7 @@ func TestDiskThatFailsIsBridgedByMemoryAndRecovers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var broken diskFault
 				dir, log, want := t.TempDir(), logs{}, ledger{}
-				c := newCollector()
+				c := newReceiver()
 				down := func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 				c.answer = down
 				q := brokenDisk(t, Config{Conn: to(c), Dir: dir, Logger: log.logger()}, &broken)
@@ -462,7 +466,7 @@ func TestDiskThatFailsForLongKeepsTheNewestInTheBoundOfMemory(t *testing.T) {
 		t.Run(fault.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var broken diskFault
-				c, total := newCollector(), ledger{}
+				c, total := newReceiver(), ledger{}
 				c.answer = func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 				const bound = 20_000
 				q := brokenDisk(t, Config{Conn: to(c), Dir: t.TempDir(), MaxMemory: bound}, &broken)
@@ -508,19 +512,19 @@ func unreadableDisk(t *testing.T, cfg Config, fails func(name string) error) (q 
 		t.Fatal(err)
 	}
 	q = newQueue(cfg)
-	n, read := 0, q.spool.readFile
-	q.spool.readFile = func(path string) ([]byte, error) {
+	n, read := 0, q.store.spool.readFile
+	q.store.spool.readFile = func(path string, get func(int) *buffer) (*buffer, error) {
 		n++
 		if err := fails(filepath.Base(path)); err != nil {
 			return nil, &os.PathError{Op: "read", Path: path, Err: err}
 		}
-		return read(path)
+		return read(path, get)
 	}
 	q.start()
 	t.Cleanup(func() { _ = q.Close(ended()) })
 	return q, func() int {
-		q.mu.Lock()
-		defer q.mu.Unlock()
+		q.store.mu.Lock()
+		defer q.store.mu.Unlock()
 		return n
 	}
 }
@@ -529,7 +533,7 @@ func TestSpoolThatCannotBeReadForAMomentLosesNothing(t *testing.T) {
 	for _, fault := range []syscall.Errno{syscall.EIO, syscall.ESTALE, syscall.EACCES, syscall.EMFILE} {
 		t.Run(fault.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dir, log, want, c := t.TempDir(), logs{}, ledger{}, newCollector()
+				dir, log, want, c := t.TempDir(), logs{}, ledger{}, newReceiver()
 				var reqs []*request
 				for scrape := range 50 {
 					reqs = append(reqs, page(scrape, 2))
@@ -559,7 +563,7 @@ func TestSpoolThatCannotBeReadForAMomentLosesNothing(t *testing.T) {
 
 func TestAFileThatCanNeverBeReadIsSetAsideAndWhatIsBehindItArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, log, want, c := t.TempDir(), logs{}, ledger{}, newCollector()
+		dir, log, want, c := t.TempDir(), logs{}, ledger{}, newReceiver()
 		fill(t, dir, page(1, 3), page(2, 2))
 		want.add(page(2, 2))
 		bad := files(t, dir)[0]
@@ -616,12 +620,13 @@ func TestSpoolWithMadeUpNamesKeepsItsOrderAndLeavesTheRestAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The last has the largest number that there is.
-	must(os.Rename(at(own[1]), at("9999999999999999"+own[1][seqDigits:])))
-	for scrape := range 4 {
-		want.add(page(scrape+1, 2))
+	// No queue has ever been so long.
+	absurd := "9999999999999999" + own[1][seqDigits:]
+	must(os.Rename(at(own[1]), at(absurd)))
+	for _, scrape := range []int{1, 3, 4} {
+		want.add(page(scrape, 2))
 	}
-	// What is no file of the spool.
+	// What is not a file of the spool.
 	must(os.Symlink(outside, at("0000000000000000-1-1.pb.gz")))
 	must(os.Symlink(outside, at(partialName)))
 	must(syscall.Mkfifo(at("0000000000000003-1-1.pb.gz"), 0o600))
@@ -639,39 +644,12 @@ func TestSpoolWithMadeUpNamesKeepsItsOrderAndLeavesTheRestAlone(t *testing.T) {
 		t.Errorf("%d points twice, %+v", d, s)
 	}
 	wantFiles := []string{"0000000000000000-1-1.pb.gz", "0000000000000003-1-1.pb.gz", "0000000000000004-01-007.pb.gz",
-		"0000000000000005-1-1.pb.gz", "0000000000000006-1-1.pb.gz.damaged"}
+		"0000000000000005-1-1.pb.gz", "0000000000000006-1-1.pb.gz.damaged", absurd}
 	if got := files(t, dir); !slices.Equal(got, wantFiles) {
 		t.Errorf("in the directory: %v", got)
 	}
 	if b, err := os.ReadFile(outside); string(b) != "not the spool's" {
 		t.Errorf("the file outside is %q, %v", b, err)
-	}
-}
-
-func TestRenumberOverwritesNothing(t *testing.T) {
-	dir := t.TempDir()
-	s := newSpool(dir)
-	names := []string{"0000000000000000-1-1.pb.gz", "0000000000000000.000000-7-7.pb.gz", "0000000000000001-7-7.pb.gz", "9999999999999999-7-7.pb.gz"}
-	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	items, foreign, err := s.open()
-	if err != nil || len(foreign) != 0 {
-		t.Fatal(foreign, err)
-	}
-	defer func() { _ = s.close() }()
-	var got, contents []string
-	for _, it := range items {
-		b, err := s.read(it)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, contents = append(got, it.key), append(contents, string(b))
-	}
-	if !slices.IsSorted(got) || got[3] >= key(maxSeq) || !slices.Equal(contents, names) {
-		t.Errorf("the numbers are %q of %q", got, contents)
 	}
 }
 
@@ -689,8 +667,8 @@ func TestReadFileTakesOnlyARegularFileOfARequestsSize(t *testing.T) {
 		if err := make(); err != nil {
 			t.Fatal(err)
 		}
-		if b, err := readFile(path); !errors.Is(err, errDamaged) || b != nil {
-			t.Errorf("%s gives %d bytes and %v", name, len(b), err)
+		if b, err := readFile(path, new(buffers).get); !errors.Is(err, errDamaged) || b != nil {
+			t.Errorf("%s gives %v and %v", name, b, err)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
@@ -699,12 +677,12 @@ func TestReadFileTakesOnlyARegularFileOfARequestsSize(t *testing.T) {
 }
 
 // A pipe in the place of the lock is not waited for.
-func TestSpoolWhoseLockIsNoFileIsDoneWithoutOrLocked(t *testing.T) {
+func TestSpoolWhoseLockIsNotAFile(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
 		"a pipe": func(path string) error { return syscall.Mkfifo(path, 0o600) },
 		"a link": func(path string) error { return os.Symlink("elsewhere", path) },
 	} {
-		dir, want, c := t.TempDir(), ledger{}, newCollector()
+		dir, want, c := t.TempDir(), ledger{}, newReceiver()
 		if err := make(filepath.Join(dir, lockName)); err != nil {
 			t.Fatal(err)
 		}
@@ -726,7 +704,7 @@ func TestSpoolOfThousandsOfBrokenFilesIsWorkedOff(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := newCollector()
+	c := newReceiver()
 	q := open(t, Config{Conn: to(c), Dir: dir, Logger: log.logger(), Pace: 1, MaxBytes: (n + 1) * blockSize})
 	accept(t, q, want, page(1, 2))
 	if err := q.Close(context.Background()); err != nil {
@@ -765,7 +743,7 @@ func TestRealDiskThatIsFullOrReadOnly(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
 	spool := filepath.Join(dir, "spool")
-	c := newCollector()
+	c := newReceiver()
 	c.answer = func(int, *request) (*response, error) { return nil, status.Error(codes.Unavailable, "") }
 	q := open(t, Config{Conn: to(c), Dir: spool, MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond})
 	if err := os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, 512<<10), 0o600); err != nil {
@@ -808,7 +786,7 @@ func TestRealDiskThatIsFullOrReadOnly(t *testing.T) {
 
 	// A start on a read-only disk does not fail, leaves what is there until it
 	// can be removed, and delivers it when the disk has recovered.
-	held := newCollector()
+	held := newReceiver()
 	late := ledger{}
 	q = open(t, Config{Conn: to(held), Dir: spool, Pace: 1})
 	accept(t, q, late, page(scrape+1, 50))
@@ -824,22 +802,12 @@ func TestRealDiskThatIsFullOrReadOnly(t *testing.T) {
 	}
 }
 
-func TestPackAndUnpack(t *testing.T) {
-	var p packer
-	for _, b := range [][]byte{{}, []byte("x"), make([]byte, 1<<20)} {
-		for range 2 { // the second with a packer that was used
-			got, err := unpack(p.pack(b))
-			if err != nil || string(got) != string(b) {
-				t.Errorf("%d bytes came back as %d, %v", len(b), len(got), err)
-			}
-		}
-	}
-}
+func newPacker(encoding string) *packer { return &packer{encoding: encoding, buffers: new(buffers)} }
 
 func TestRecordsOfAnotherHourAreDeliveredAsTheyAre(t *testing.T) {
 	// The clock was stepped between the two processes, forward and back.
 	dir, want := t.TempDir(), ledger{}
-	var p packer
+	p := newPacker(collector.Gzip)
 	for i, at := range []time.Time{time.Now().Add(time.Hour), time.Now().Add(-time.Hour), time.Unix(-5, 0)} {
 		req := page(i+1, 2)
 		want.add(req)
@@ -847,8 +815,8 @@ func TestRecordsOfAnotherHourAreDeliveredAsTheyAre(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		it := &item{key: key(uint64(i + 1)), at: at, points: 2}
-		if err := os.WriteFile(filepath.Join(dir, it.name()), p.pack(b), 0o600); err != nil {
+		it := &item{key: key(uint64(i + 1)), accepted: at, points: 2, encoding: collector.Gzip}
+		if err := os.WriteFile(filepath.Join(dir, it.name()), p.pack(b).bytes, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -95,7 +95,7 @@ func TestTLSMistakesAreNamedAndLoseNothingOnceMended(t *testing.T) {
 			"server_hangs_up", "the server ends the connection before it says anything: if it speaks TLS, use https:// in OTLP_ENDPOINT; else see that it is an OTLP/gRPC receiver"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			col, want, log := newCollector(), ledger{}, logs{}
+			col, want, log := newReceiver(), ledger{}, logs{}
 			l := listen(t, "127.0.0.1:0")
 			addr := l.Addr().String()
 			s := col.serve(t, l, grpc.Creds(c.wrong))

@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,10 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	"go.opentelemetry.io/otel/sdk/resource"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,9 +18,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 
-	"otelmetricsplugin/internal/export"
+	"otelmetricsplugin/internal/collector"
 )
 
 // Faults of a real connection: each test ends with the comparison of what was
@@ -108,6 +104,9 @@ func (p *proxy) cut() {
 
 func (p *proxy) addr() string { return p.l.Addr().String() }
 
+// compressions are the values of Config.Compression.
+var compressions = []string{collector.Uncompressed, collector.Gzip, collector.Zstd}
+
 // quick is a configuration that does not make a test wait.
 func quick(t *testing.T, conn grpc.ClientConnInterface) Config {
 	return Config{Conn: conn, Dir: t.TempDir(), Timeout: 5 * time.Second, MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond, Pace: time.Nanosecond}
@@ -132,7 +131,7 @@ func TestRetryableAnswersLoseNothing(t *testing.T) {
 		withRetryInfo(codes.ResourceExhausted, time.Millisecond),
 	} {
 		t.Run(status.Code(err).String(), func(t *testing.T) {
-			c, want := newCollector(), ledger{}
+			c, want := newReceiver(), ledger{}
 			c.answer = func(n int, _ *request) (*response, error) {
 				if n%3 != 0 {
 					return nil, err
@@ -157,7 +156,7 @@ func TestRetryableAnswersLoseNothing(t *testing.T) {
 }
 
 func TestCollectorRestartedTwentyTimesUnderLoadLosesNothing(t *testing.T) {
-	c, want := newCollector(), ledger{}
+	c, want := newReceiver(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	addr := l.Addr().String()
 	server := c.serve(t, l)
@@ -174,7 +173,7 @@ func TestCollectorRestartedTwentyTimesUnderLoadLosesNothing(t *testing.T) {
 			}
 			req := page(scrape, 5)
 			want.add(req)
-			if err := q.Accept(context.Background(), req); err != nil {
+			if err := q.Accept(encode(req), 5); err != nil {
 				t.Error(err)
 			}
 			await(q, func(s Stats) bool { return s.QueuedRequests < 50 || isClosed(done) })
@@ -201,17 +200,8 @@ func TestCollectorRestartedTwentyTimesUnderLoadLosesNothing(t *testing.T) {
 	t.Logf("%d requests, %d retries, %d points twice", s.DeliveredRequests, s.Retries, d)
 }
 
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
 func TestGoAwayLosesNothingAndRepeatsNothing(t *testing.T) {
-	c, want := newCollector(), ledger{}
+	c, want := newReceiver(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 5 * time.Millisecond, MaxConnectionAgeGrace: time.Second}))
 	p := newProxy(t, l.Addr().String())
@@ -233,7 +223,7 @@ func TestGoAwayLosesNothingAndRepeatsNothing(t *testing.T) {
 }
 
 func TestConnectionResetAnywhereInTheStreamLosesNothing(t *testing.T) {
-	c, want := newCollector(), ledger{}
+	c, want := newReceiver(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l)
 	req := page(0, 1000)
@@ -262,7 +252,7 @@ func TestConnectionResetAnywhereInTheStreamLosesNothing(t *testing.T) {
 }
 
 func TestAnAnswerThatIsCutOffIsTheOneCaseOfTwice(t *testing.T) {
-	c, want := newCollector(), ledger{}
+	c, want := newReceiver(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	addr := l.Addr().String()
 	p := newProxy(t, addr)
@@ -313,7 +303,7 @@ func TestBlackHoleAndTrickleLoseNothing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, want := newCollector(), ledger{}
+			c, want := newReceiver(), ledger{}
 			l := listen(t, "127.0.0.1:0")
 			c.serve(t, l)
 			healed := make(chan struct{})
@@ -429,7 +419,7 @@ func TestBrokenStreamsAndWrongServersLoseNothing(t *testing.T) {
 		}, "server_hangs_up"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, want, log := newCollector(), ledger{}, logs{}
+			server, want, log := newReceiver(), ledger{}, logs{}
 			l := listen(t, "127.0.0.1:0")
 			server.serve(t, l)
 			p := newProxy(t, l.Addr().String())
@@ -485,7 +475,7 @@ func TestAPageOf500000SamplesReachesADefaultCollector(t *testing.T) {
 	if raceEnabled {
 		series = 50_000 // the race detector takes minutes for more
 	}
-	c := newCollector()
+	c := newReceiver()
 	count, next, most := 0, 0, 0
 	c.answer = func(_ int, req *request) (*response, error) {
 		most = max(most, proto.Size(req))
@@ -501,7 +491,7 @@ func TestAPageOf500000SamplesReachesADefaultCollector(t *testing.T) {
 	}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l) // takes 4 MiB
-	q := open(t, Config{Conn: dial(t, l.Addr().String(), grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))), Dir: t.TempDir()})
+	q := open(t, Config{Conn: dial(t, l.Addr().String()), Compression: collector.Gzip, Dir: t.TempDir()})
 	req := page(7, series)
 	size := proto.Size(req)
 	accept(t, q, nil, req)
@@ -514,22 +504,22 @@ func TestAPageOf500000SamplesReachesADefaultCollector(t *testing.T) {
 	}
 }
 
-// The exporter of the SDK refuses by itself what exceeds 64 MiB, where nobody
-// counts it.
-func TestACollectionBeyondTheExportersOwnBoundArrivesWhole(t *testing.T) {
+// 64 MiB is where the SDK's exporter drops a request by default.
+func TestARequestBeyond64MiBArrivesWhole(t *testing.T) {
 	series, width := 500_000, 64
 	if raceEnabled {
 		series, width = 30_000, 1024 // the same bytes in less time
 	}
-	points := make([]metricdata.DataPoint[int64], series)
-	image, state := strings.Repeat("i", width), strings.Repeat("s", width)
-	for i := range points {
-		points[i] = metricdata.DataPoint[int64]{Value: int64(i), Time: time.Unix(1, 0), Attributes: attribute.NewSet(
-			attribute.String("container", fmt.Sprintf("%0*d", width, i)), attribute.String("image", image), attribute.String("state", state))}
+	req := page(7, series)
+	points := req.ResourceMetrics[0].ScopeMetrics[0].Metrics[0].GetGauge().DataPoints
+	image, state := text("image", strings.Repeat("i", width)), text("state", strings.Repeat("s", width))
+	for i, p := range points {
+		p.Attributes = []*commonpb.KeyValue{text("container", fmt.Sprintf("%0*d", width, i)), image, state}
+		p.Value = &metricpb.NumberDataPoint_AsInt{AsInt: int64(i)}
 	}
 
-	c := newCollector()
-	next, accepted := 0, 0
+	c := newReceiver()
+	next := 0
 	c.answer = func(_ int, req *request) (*response, error) {
 		for _, p := range req.ResourceMetrics[0].ScopeMetrics[0].Metrics[0].GetGauge().DataPoints {
 			if p.GetAsInt() != int64(next) || p.Attributes[0].Value.GetStringValue() != fmt.Sprintf("%0*d", width, next) {
@@ -542,40 +532,31 @@ func TestACollectionBeyondTheExportersOwnBoundArrivesWhole(t *testing.T) {
 	}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l) // takes 4 MiB
-	q := open(t, Config{Conn: dial(t, l.Addr().String(), grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))), Dir: t.TempDir(), Pace: 1})
-	exporter, err := export.New(t.Context(), func(ctx context.Context, req *request) error {
-		accepted = proto.Size(req)
-		return q.Accept(ctx, req)
-	}, sdkmetric.CumulativeTemporalitySelector)
-	if err != nil {
-		t.Fatal(err)
+	q := open(t, Config{Conn: dial(t, l.Addr().String()), Compression: collector.Gzip, Dir: t.TempDir(), Pace: 1})
+	request := encode(req)
+	if len(request) <= 64<<20 {
+		t.Fatalf("%d bytes are within the bound: this proves nothing", len(request))
 	}
-	err = exporter.Export(t.Context(), &metricdata.ResourceMetrics{Resource: resource.Empty(), ScopeMetrics: []metricdata.ScopeMetrics{{
-		Metrics: []metricdata.Metrics{{Name: "m", Data: metricdata.Gauge[int64]{DataPoints: points}}}}}})
-	if err != nil {
+	if err := q.Accept(request, series); err != nil {
 		t.Fatal(err)
-	}
-	if accepted <= 64<<20 {
-		t.Fatalf("%d bytes are within the bound: this proves nothing", accepted)
 	}
 	s := flush(t, q)
 	if next != series || s.DeliveredPoints != int64(series) || len(dropped(s)) != 0 {
 		t.Errorf("%d points arrived of %d, %+v", next, series, s)
 	}
-	if err := exporter.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestASmallerCollectorThanTheDefaultIsSuited(t *testing.T) {
-	c, want := newCollector(), ledger{}
+	c, want := newReceiver(), ledger{}
 	l := listen(t, "127.0.0.1:0")
 	c.serve(t, l, grpc.MaxRecvMsgSize(100_000))
-	for name, opts := range map[string][]grpc.DialOption{"plain": nil, "gzip": {grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip"))}} {
-		t.Run(name, func(t *testing.T) {
+	for _, compression := range compressions {
+		t.Run("compression="+compression, func(t *testing.T) {
 			c.held = ledger{}
 			clear(want)
-			q := open(t, quick(t, dial(t, l.Addr().String(), opts...)))
+			cfg := quick(t, dial(t, l.Addr().String()))
+			cfg.Compression = compression
+			q := open(t, cfg)
 			for scrape := range 3 {
 				accept(t, q, want, page(scrape, 5_000))
 			}
@@ -588,20 +569,24 @@ func TestASmallerCollectorThanTheDefaultIsSuited(t *testing.T) {
 }
 
 func TestTheBytesOnTheWireAreTheRequestUnchanged(t *testing.T) {
-	req := anything(rand.New(rand.NewPCG(3, 3)))
+	req := page(1, 10)
 	req.ResourceMetrics = append(req.ResourceMetrics, &metricpb.ResourceMetrics{SchemaUrl: "empty"})
-	c := newCollector()
-	var got *request
-	c.answer = func(_ int, r *request) (*response, error) {
-		got = proto.CloneOf(r)
-		return nil, nil
-	}
-	l := listen(t, "127.0.0.1:0")
-	c.serve(t, l)
-	q := open(t, quick(t, dial(t, l.Addr().String())))
-	accept(t, q, nil, req)
-	flush(t, q)
-	if !proto.Equal(got, req) {
-		t.Errorf("sent %v\ngot %v", req, got)
+	for _, compression := range compressions {
+		c := newReceiver()
+		var got *request
+		c.answer = func(_ int, r *request) (*response, error) {
+			got = proto.CloneOf(r)
+			return nil, nil
+		}
+		l := listen(t, "127.0.0.1:0")
+		c.serve(t, l)
+		cfg := quick(t, dial(t, l.Addr().String()))
+		cfg.Compression = compression
+		q := open(t, cfg)
+		accept(t, q, nil, req)
+		flush(t, q)
+		if !proto.Equal(got, req) {
+			t.Errorf("with %q sent %v\ngot %v", compression, req, got)
+		}
 	}
 }

@@ -1,9 +1,9 @@
 package lifecycle_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -25,11 +25,14 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/proto"
 
 	"otelmetricsplugin/pkg/lifecycle"
+	"otelmetricsplugin/pkg/translate"
 )
 
 func TestMain(m *testing.M) {
@@ -37,110 +40,102 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
-// export is what one export carried.
+// export is what one request carried.
 type export struct {
 	at       time.Time
-	values   map[string]float64 // of the first point of each metric, by scope/name
-	start    time.Time          // of the first point of the page's first counter
+	values   map[string]float64 // of the first point of each metric, by scope and name
+	stale    []string           // metrics whose first point is a staleness marker
+	scopes   []string
+	start    time.Time // of the first point of the target's last counter
 	stamp    time.Time
 	resource map[string]string
 }
 
-// collector is an exporter's destination in the test's own process. Its fields
-// are scripted before or between collections.
+// collector is a Delivery in the test's own process. Its fields are scripted
+// before or between collections.
 type collector struct {
-	delta bool
-	sums  map[string]float64 // of all points of each sum
+	limit int           // MaxRequest; 0 is a lot
+	slow  time.Duration // what Accept takes
+	err   error         // of Accept
 
-	mu        sync.Mutex
-	exports   []export
-	exporters int // made
-	running   int // made and not shut down
-	most      int // running at the same time
-	blackHole bool
+	mu      sync.Mutex
+	exports []export
+	sums    map[string]float64 // of all points of each sum
+	points  []int              // as Accept was told
 }
 
-func (c *collector) exporter(context.Context) (sdkmetric.Exporter, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.exporters++
-	c.running++
-	c.most = max(c.most, c.running)
-	return &exporter{c}, nil
-}
-
-type exporter struct{ *collector }
-
-func (e *exporter) Temporality(k sdkmetric.InstrumentKind) metricdata.Temporality {
-	if e.delta {
-		return sdkmetric.DeltaTemporalitySelector(k)
+func (c *collector) MaxRequest() int {
+	if c.limit == 0 {
+		return 4 << 20
 	}
-	return metricdata.CumulativeTemporality
+	return c.limit
 }
 
-func (*exporter) Aggregation(k sdkmetric.InstrumentKind) sdkmetric.Aggregation {
-	return sdkmetric.DefaultAggregationSelector(k)
-}
-func (*exporter) ForceFlush(context.Context) error { return nil }
-func (e *exporter) Shutdown(context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.running--
-	return nil
-}
-
-func (e *exporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
-	e.mu.Lock()
-	blackHole := e.blackHole
-	e.mu.Unlock()
-	if blackHole { // until the exporter's own timeout
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		defer cancel()
-		<-ctx.Done()
-		return ctx.Err()
+func (c *collector) Accept(request []byte, points int) error {
+	time.Sleep(c.slow)
+	var req colmetricpb.ExportMetricsServiceRequest
+	if err := proto.Unmarshal(request, &req); err != nil {
+		return err
 	}
 	x := export{at: time.Now(), values: map[string]float64{}, resource: map[string]string{}}
-	for _, kv := range rm.Resource.Attributes() {
-		x.resource[string(kv.Key)] = kv.Value.String()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
 	}
-	for _, scope := range rm.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			switch data := m.Data.(type) {
-			case metricdata.Gauge[float64]:
-				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
-			case metricdata.Sum[float64]:
-				x.start, x.stamp = data.DataPoints[0].StartTime, data.DataPoints[0].Time
-				x.values[scope.Scope.Name+" "+m.Name] = data.DataPoints[0].Value
-			case metricdata.Gauge[int64]:
-				x.values[scope.Scope.Name+" "+m.Name] = float64(data.DataPoints[0].Value)
-			case metricdata.Sum[int64]:
-				x.values[scope.Scope.Name+" "+m.Name] = float64(data.DataPoints[0].Value)
-			default:
-				x.values[fmt.Sprintf("%s %s %T", scope.Scope.Name, m.Name, data)] = 0
+	if c.sums == nil {
+		c.sums = map[string]float64{}
+	}
+	for _, rm := range req.GetResourceMetrics() {
+		for _, kv := range rm.GetResource().GetAttributes() {
+			x.resource[kv.GetKey()] = kv.GetValue().GetStringValue()
+		}
+		for _, sm := range rm.GetScopeMetrics() {
+			x.scopes = append(x.scopes, sm.GetScope().GetName())
+			for _, m := range sm.GetMetrics() {
+				c.add(&x, sm.GetScope().GetName(), m)
 			}
 		}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.exports = append(e.exports, x)
-	if e.sums == nil {
-		e.sums = map[string]float64{}
-	}
-	for _, scope := range rm.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			switch data := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range data.DataPoints {
-					e.sums[m.Name] += float64(p.Value)
-				}
-			case metricdata.Sum[float64]:
-				for _, p := range data.DataPoints {
-					e.sums[m.Name] += p.Value
-				}
-			}
-		}
-	}
+	c.exports = append(c.exports, x)
+	c.points = append(c.points, points)
 	return nil
+}
+
+func (c *collector) add(x *export, scope string, m *metricpb.Metric) {
+	points := m.GetGauge().GetDataPoints()
+	if sum := m.GetSum(); sum != nil {
+		points = sum.GetDataPoints()
+		for _, p := range points {
+			c.sums[m.GetName()] += value(p)
+		}
+		if scope != lifecycle.ScopeName {
+			x.start, x.stamp = unix(points[0].GetStartTimeUnixNano()), unix(points[0].GetTimeUnixNano())
+		}
+	}
+	name := scope + " " + m.GetName()
+	if points[0].GetFlags() != 0 {
+		x.stale = append(x.stale, name)
+		return
+	}
+	x.values[name] = value(points[0])
+}
+
+func value(p *metricpb.NumberDataPoint) float64 {
+	if p.GetFlags() != 0 {
+		return 0
+	}
+	if v, ok := p.GetValue().(*metricpb.NumberDataPoint_AsInt); ok {
+		return float64(v.AsInt)
+	}
+	return p.GetAsDouble()
+}
+
+func unix(nanoseconds uint64) time.Time {
+	if nanoseconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(nanoseconds))
 }
 
 func (c *collector) got() []export {
@@ -149,20 +144,25 @@ func (c *collector) got() []export {
 	return slices.Clone(c.exports)
 }
 
-// target is a page that counts how often it was read. Its fields are scripted.
+// target counts how often it was scraped. Its fields are scripted.
 type target struct {
-	mu    sync.Mutex
-	reads int
-	err   error
-	hang  bool
-	slow  time.Duration
-	info  bool // whether the page says which engine it is
+	mu      sync.Mutex
+	reads   int
+	running int // scrapes under way
+	most    int // at the same time
+	err     error
+	hang    bool
+	slow    time.Duration
+	info    bool // whether the exposition says which engine it is
 }
 
-func (p *target) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
+func (p *target) scrape(ctx context.Context) ([]byte, error) {
 	p.mu.Lock()
 	hang, slow := p.hang, p.slow
+	p.running++
+	p.most = max(p.most, p.running)
 	p.mu.Unlock()
+	defer p.set(func(p *target) { p.running-- })
 	if hang {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -178,10 +178,7 @@ func (p *target) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 	if p.err != nil {
 		return nil, p.err
 	}
-	families := []*dto.MetricFamily{{
-		Name: proto.String("reads_total"), Type: dto.MetricType_COUNTER.Enum(),
-		Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(float64(p.reads))}}},
-	}}
+	families := []*dto.MetricFamily{counter("reads_total", float64(p.reads))}
 	if p.info {
 		families = append(families, &dto.MetricFamily{
 			Name: proto.String("engine_daemon_engine_info"), Type: dto.MetricType_GAUGE.Enum(),
@@ -191,7 +188,25 @@ func (p *target) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
 			}},
 		})
 	}
-	return families, nil
+	return encode(families...), nil
+}
+
+func counter(name string, value float64) *dto.MetricFamily {
+	return &dto.MetricFamily{
+		Name: proto.String(name), Type: dto.MetricType_COUNTER.Enum(),
+		Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(value)}}},
+	}
+}
+
+// encode returns an exposition as delimited protobuf.
+func encode(families ...*dto.MetricFamily) []byte {
+	var b bytes.Buffer
+	for _, f := range families {
+		if _, err := protodelim.MarshalTo(&b, f); err != nil {
+			panic(err)
+		}
+	}
+	return b.Bytes()
 }
 
 func (p *target) set(f func(*target)) {
@@ -232,6 +247,25 @@ func instantly(t *testing.T, what string, f func()) {
 	}
 }
 
+func newManager(t *testing.T, cfg lifecycle.Config) *lifecycle.Manager {
+	t.Helper()
+	m, err := lifecycle.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// textLogger writes records without their time.
+func textLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
 func closeManager(t *testing.T, m *lifecycle.Manager) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -244,7 +278,7 @@ func closeManager(t *testing.T, m *lifecycle.Manager) {
 func TestOneScrapeServesTheFamiliesAndTheScrapesOwnMeasurements(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{slow: 20 * time.Millisecond}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second, Version: "1"})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second, Version: "1"})
 		start := time.Now()
 		m.Start()
 		time.Sleep(25 * time.Second) // fake time: the bubble waits for everyone in it
@@ -256,8 +290,8 @@ func TestOneScrapeServesTheFamiliesAndTheScrapesOwnMeasurements(t *testing.T) {
 			at = append(at, e.at.Sub(start))
 		}
 		slow := 20 * time.Millisecond
-		// The first at once, two at the interval after the first, the last at the end.
-		if want := []time.Duration{slow, 10*time.Second + 2*slow, 20*time.Second + 2*slow, 25*time.Second + slow}; !slices.Equal(at, want) {
+		// The first at once, two at the interval, the last at the end.
+		if want := []time.Duration{slow, 10*time.Second + slow, 20*time.Second + slow, 25*time.Second + slow}; !slices.Equal(at, want) {
 			t.Errorf("exports came after %v, want %v", at, want)
 		}
 		for i, e := range got {
@@ -272,12 +306,12 @@ func TestOneScrapeServesTheFamiliesAndTheScrapesOwnMeasurements(t *testing.T) {
 	})
 }
 
-func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOnePipelineOrNone(t *testing.T) {
+func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOneSessionOrNone(t *testing.T) {
 	for _, test := range []struct {
-		name      string
-		do        string // S is Start, T is Stop, - is a second
-		exporters int
-		reads     []float64
+		name     string
+		do       string // S is Start, T is Stop, - is a second
+		sessions int
+		reads    []float64
 	}{
 		{"nothing", "", 0, nil},
 		{"Stop before Start", "TS-", 1, []float64{1, 2}},
@@ -291,7 +325,7 @@ func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOnePipelineOrNone(t *testing.
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, p := &collector{}, &target{}
-				m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute})
+				m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute})
 				for _, step := range test.do {
 					switch step {
 					case 'S':
@@ -307,21 +341,21 @@ func TestStartAndStopInAnyOrderAnswerAtOnceAndLeaveOnePipelineOrNone(t *testing.
 				if test.reads != nil && !slices.Equal(got, test.reads) {
 					t.Errorf("the exports carried %v, want %v", got, test.reads)
 				}
-				if n := len(got); n < test.exporters || n > 2*test.exporters {
-					t.Errorf("%d pipelines exported %v, want one or two pages each", test.exporters, got)
+				if n := len(got); n < test.sessions || n > 2*test.sessions {
+					t.Errorf("%d sessions exported %v, want one or two expositions each", test.sessions, got)
 				}
-				if c.exporters != test.exporters || c.running != 0 || c.most > 1 {
-					t.Errorf("%d pipelines ran, want %d; %d run still, %d ran at the same time", c.exporters, test.exporters, c.running, c.most)
+				if p.running != 0 || p.most > 1 {
+					t.Errorf("%d scrapes run still, %d ran at the same time", p.running, p.most)
 				}
 			})
 		})
 	}
 }
 
-func TestAStormOfStartAndStopWhileThePageHangsEndsSoon(t *testing.T) {
+func TestAStormOfStartAndStopWhileTheTargetHangsEndsSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Hour})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Hour})
 		var all sync.WaitGroup
 		for range 1000 {
 			all.Go(func() {
@@ -331,15 +365,15 @@ func TestAStormOfStartAndStopWhileThePageHangsEndsSoon(t *testing.T) {
 		}
 		all.Wait()
 		closeManager(t, m)
-		if c.running != 0 || c.most != 1 {
-			t.Errorf("%d pipelines run still, %d ran at the same time", c.running, c.most)
+		if p.running != 0 || p.most != 1 {
+			t.Errorf("%d scrapes run still, %d ran at the same time", p.running, p.most)
 		}
 	})
 }
 
 func TestStopAndStartFromEverywhereLeaveNothingBehind(t *testing.T) {
 	c, p := &collector{}, &target{}
-	m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Hour})
+	m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Hour})
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -351,20 +385,20 @@ func TestStopAndStartFromEverywhereLeaveNothingBehind(t *testing.T) {
 	}
 	all.Wait()
 	closeManager(t, m)
-	if c.running != 0 || c.most != 1 {
-		t.Errorf("%d pipelines run still, %d ran at the same time", c.running, c.most)
+	if p.running != 0 || p.most != 1 {
+		t.Errorf("%d scrapes run still, %d ran at the same time", p.running, p.most)
 	}
 }
 
-func TestAPageThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
+func TestATargetThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
-		bounded := func(ctx context.Context) ([]*dto.MetricFamily, error) {
+		bounded := func(ctx context.Context) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
 			return p.scrape(ctx)
 		}
-		m := lifecycle.New(lifecycle.Config{Scrape: bounded, Exporter: c.exporter, Interval: 15 * time.Second})
+		m := newManager(t, lifecycle.Config{Scrape: bounded, Delivery: c, Interval: 15 * time.Second})
 		instantly(t, "Start", m.Start)
 		time.Sleep(12 * time.Second) // fake time
 		p.set(func(p *target) { p.hang = false })
@@ -377,7 +411,7 @@ func TestAPageThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
 		start := time.Now()
 		m.Stop()
 		if d := time.Since(start); d > time.Second {
-			t.Errorf("with a page that hangs Stop took %v", d)
+			t.Errorf("with a target that hangs Stop took %v", d)
 		}
 		closeManager(t, m)
 		if got, want := ups(c.got()), []float64{0, 1, 0}; !slices.Equal(got, want) {
@@ -389,7 +423,7 @@ func TestAPageThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
 func TestACollectionCutOffByStopLeavesNoTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{slow: time.Second}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 15 * time.Second})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 15 * time.Second})
 		m.Start()
 		time.Sleep(500 * time.Millisecond) // fake time: in the middle of the first scrape
 		p.set(func(p *target) { p.slow = 0 })
@@ -397,7 +431,7 @@ func TestACollectionCutOffByStopLeavesNoTrace(t *testing.T) {
 		closeManager(t, m)
 		got := c.got()
 		if len(got) != 1 || got[0].values[up] != 1 || got[0].values[reads] != 1 {
-			t.Errorf("exports are %+v, want the last page alone", got)
+			t.Errorf("exports are %+v, want the last exposition alone", got)
 		}
 	})
 }
@@ -406,16 +440,14 @@ func TestACollectionCutOffByStopLeavesNoTrace(t *testing.T) {
 // took for reported must have been exported.
 func TestDeltasOfTheInstrumentsAddUpOverACollectionThatIsCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p := &collector{delta: true}, &target{}
+		c, p := &collector{}, &target{}
 		var work float64
-		scrape := func(ctx context.Context) ([]*dto.MetricFamily, error) {
+		scrape := func(ctx context.Context) ([]byte, error) {
 			_, err := p.scrape(ctx)
-			return []*dto.MetricFamily{{
-				Name: proto.String("c_total"), Type: dto.MetricType_COUNTER.Enum(),
-				Metric: []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(-1)}}}, // dropped
-			}}, err
+			return encode(counter("c_total", -1)), err // dropped
 		}
-		m := lifecycle.New(lifecycle.Config{Scrape: scrape, Exporter: c.exporter, Interval: 10 * time.Second,
+		m := newManager(t, lifecycle.Config{Scrape: scrape, Delivery: c, Interval: 10 * time.Second,
+			Temporality: sdkmetric.DeltaTemporalitySelector,
 			Instruments: func(m metric.Meter) error {
 				_, err := m.Float64ObservableCounter("work", metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
 					work++
@@ -425,25 +457,26 @@ func TestDeltasOfTheInstrumentsAddUpOverACollectionThatIsCutOff(t *testing.T) {
 				return err
 			}})
 		m.Start()
-		time.Sleep(25 * time.Second) // fake time: three pages
+		time.Sleep(25 * time.Second) // fake time: three expositions
 		p.set(func(p *target) { p.slow = time.Minute })
 		time.Sleep(6 * time.Second) // in the middle of the fourth
 		p.set(func(p *target) { p.slow = 0 })
 		m.Stop()
 		closeManager(t, m)
 		if got := c.sums["otelmetricsplugin.translate.dropped"]; got != float64(p.reads) || p.reads != 4 {
-			t.Errorf("the deltas of dropped points add up to %v after %d pages with one each", got, p.reads)
+			t.Errorf("the deltas of dropped points add up to %v after %d expositions with one each", got, p.reads)
 		}
-		if got := c.sums["work"]; got != work {
-			t.Errorf("the deltas of the caller's counter add up to %v of %v", got, work)
+		if got := c.sums["work"]; got != work || work != 4 {
+			t.Errorf("the deltas of the caller's counter add up to %v of %v in 4 collections", got, work)
 		}
 	})
 }
 
 func TestDeltasAddUpOverStopAndStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p := &collector{delta: true}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second})
+		c, p := &collector{}, &target{}
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second,
+			Temporality: sdkmetric.DeltaTemporalitySelector})
 		m.Start()
 		time.Sleep(15 * time.Second) // fake time
 		m.Stop()
@@ -452,20 +485,20 @@ func TestDeltasAddUpOverStopAndStart(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		closeManager(t, m)
 		if got, want := c.sums["reads_total"], float64(p.reads-1); got != want {
-			t.Errorf("the deltas add up to %v, the source counted %v since the first page", got, want)
+			t.Errorf("the deltas add up to %v, the source counted %v since the first exposition", got, want)
 		}
 	})
 }
 
-func TestAPageThatTakesLongerThanAMinuteIsUpZero(t *testing.T) {
+func TestATargetThatTakesLongerThanAMinuteIsUpZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
-		bounded := func(ctx context.Context) ([]*dto.MetricFamily, error) {
+		bounded := func(ctx context.Context) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 			defer cancel()
 			return p.scrape(ctx)
 		}
-		m := lifecycle.New(lifecycle.Config{Scrape: bounded, Exporter: c.exporter, Interval: 5 * time.Minute})
+		m := newManager(t, lifecycle.Config{Scrape: bounded, Delivery: c, Interval: 5 * time.Minute})
 		m.Start()
 		time.Sleep(10 * time.Minute) // fake time
 		if got, want := ups(c.got()), []float64{0, 0}; !slices.Equal(got, want) {
@@ -479,11 +512,11 @@ func TestAScrapeThatFailsByItselfAtStopIsUpZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &collector{}
 		refusing := make(chan struct{})
-		scrape := func(context.Context) ([]*dto.MetricFamily, error) {
+		scrape := func(context.Context) ([]byte, error) {
 			<-refusing
 			return nil, syscall.ECONNREFUSED
 		}
-		m := lifecycle.New(lifecycle.Config{Scrape: scrape, Exporter: c.exporter, Interval: time.Hour})
+		m := newManager(t, lifecycle.Config{Scrape: scrape, Delivery: c, Interval: time.Hour})
 		m.Start()
 		synctest.Wait() // in the first scrape
 		stopped := make(chan struct{})
@@ -491,7 +524,7 @@ func TestAScrapeThatFailsByItselfAtStopIsUpZero(t *testing.T) {
 			defer close(stopped)
 			m.Stop()
 		}()
-		synctest.Wait() // Stop waits for the last page
+		synctest.Wait() // Stop waits for the last exposition
 		close(refusing)
 		<-stopped
 		closeManager(t, m)
@@ -504,40 +537,39 @@ func TestAScrapeThatFailsByItselfAtStopIsUpZero(t *testing.T) {
 func TestAfterCloseNothingStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second,
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second,
 			Dial: func(context.Context) error { return nil }})
 		m.Start()
 		closeManager(t, m)
 		before := len(c.got())
 		m.Start()
 		time.Sleep(time.Minute) // fake time
-		if n := len(c.got()); n != before || c.exporters != 1 {
-			t.Errorf("%d exports after Close by %d pipelines", n-before, c.exporters-1)
+		if n := len(c.got()); n != before {
+			t.Errorf("%d exports after Close", n-before)
 		}
 		closeManager(t, m)
 	})
 }
 
-func TestAPipelineThatCannotBeBuiltIsTriedAgainByTheNextStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, p := &collector{}, &target{}
-		tries := 0
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Interval: time.Hour,
-			Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-				if tries++; tries == 1 {
-					return nil, errors.New("no exporter today")
-				}
-				return c.exporter(ctx)
-			}})
-		m.Start()
-		synctest.Wait()
-		m.Start()
-		synctest.Wait()
-		if got := counts(c.got()); !slices.Equal(got, []float64{1}) {
-			t.Errorf("the exports carried %v", got)
+func TestNewSaysWhatIsMissing(t *testing.T) {
+	c, p := &collector{}, &target{}
+	failing := func(metric.Meter) error { return errors.New("no instruments today") }
+	for _, test := range []struct {
+		cfg  lifecycle.Config
+		want string
+	}{
+		{lifecycle.Config{}, "lifecycle: the Config lacks Scrape, Delivery, a positive Interval"},
+		{lifecycle.Config{Scrape: p.scrape, Interval: time.Second}, "lifecycle: the Config lacks Delivery"},
+		{lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: -time.Second}, "lifecycle: the Config lacks a positive Interval"},
+		{lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Second, Instruments: failing}, "lifecycle: instruments: no instruments today"},
+	} {
+		if _, err := lifecycle.New(test.cfg); err == nil || err.Error() != test.want {
+			t.Errorf("the error is %v, want %s", err, test.want)
 		}
-		closeManager(t, m)
-	})
+	}
+	if err := lifecycle.Once(t.Context(), lifecycle.Config{}); err == nil || err.Error() != "lifecycle: the Config lacks Scrape, Delivery" {
+		t.Errorf("the error of Once is %v", err)
+	}
 }
 
 func TestOnceThatIsCutOffSaysSo(t *testing.T) {
@@ -545,16 +577,16 @@ func TestOnceThatIsCutOffSaysSo(t *testing.T) {
 		c, p := &collector{}, &target{hang: true}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := lifecycle.Once(ctx, lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter}); !errors.Is(err, context.DeadlineExceeded) {
+		if err := lifecycle.Once(ctx, lifecycle.Config{Scrape: p.scrape, Delivery: c}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is %v, after %d exports", err, len(c.got()))
 		}
 	})
 }
 
-func TestABlackHoleHoldsUpNobody(t *testing.T) {
+func TestADeliveryThatHangsHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p := &collector{blackHole: true}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Second})
+		c, p := &collector{slow: 10 * time.Second}, &target{}
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Second})
 		instantly(t, "Start", m.Start)
 		time.Sleep(10 * time.Second) // fake time
 		start := time.Now()
@@ -568,10 +600,10 @@ func TestABlackHoleHoldsUpNobody(t *testing.T) {
 		if err := m.Close(ctx); err != nil {
 			t.Error(err)
 		}
-		// The export under way and the last one, each until the exporter's own
-		// timeout, in either pipeline.
-		if d := time.Since(start); d > 40*time.Second {
-			t.Errorf("two pipelines took %v to end", d)
+		// The collection under way and the last one. The second session is
+		// stopped before the first has ended, and makes none.
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("two sessions took %v to end", d)
 		}
 	})
 }
@@ -579,7 +611,7 @@ func TestABlackHoleHoldsUpNobody(t *testing.T) {
 func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second})
 		m.Start()
 		time.Sleep(time.Second) // fake time
 		p.set(func(p *target) { p.err = errors.New("connection refused") })
@@ -591,7 +623,12 @@ func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
 			t.Errorf("up was %v, want %v", got, want)
 		}
 		if got := c.got()[1].values[scraped]; got != 0 {
-			t.Errorf("a page that did not come had %v samples", got)
+			t.Errorf("an exposition that did not come had %v samples", got)
+		}
+		for i, want := range [][]string{nil, {reads}, nil, nil} {
+			if got := c.got()[i].stale; !slices.Equal(got, want) {
+				t.Errorf("export %d marked %v as stale, want %v", i, got, want)
+			}
 		}
 	})
 }
@@ -599,7 +636,7 @@ func TestAFailedScrapeIsDataAndTheCycleGoesOn(t *testing.T) {
 func TestAnEngineThatIsAwayForTenMinutesIsUpZeroAtEachInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 15 * time.Second})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 15 * time.Second})
 		m.Start()
 		time.Sleep(time.Second) // fake time
 		p.set(func(p *target) { p.err = syscall.ECONNREFUSED })
@@ -616,7 +653,7 @@ func TestAnEngineThatIsAwayForTenMinutesIsUpZeroAtEachInterval(t *testing.T) {
 }
 
 // TestAClockThatIsStepped... steps the wall clock by an hour, forward and back,
-// between collections: as many pages are read as intervals pass, each is exported
+// between collections: as many expositions are read as intervals pass, each is exported
 // once, with the time that the clock showed, and no cumulative point begins after
 // it ends.
 func TestAClockThatIsSteppedLosesNothingAndHurriesNobody(t *testing.T) {
@@ -628,7 +665,7 @@ func TestAClockThatIsSteppedLosesNothingAndHurriesNobody(t *testing.T) {
 				// Round strips the monotonic reading, as a clock seen through a
 				// step has none that helps.
 				now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())).Round(0) }
-				m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second, Now: now})
+				m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second, Now: now})
 				begin := time.Now()
 				m.Start()
 				time.Sleep(25 * time.Second) // fake time
@@ -658,24 +695,41 @@ func TestAClockThatIsSteppedLosesNothingAndHurriesNobody(t *testing.T) {
 	}
 }
 
+func TestASlowCycleDelaysTheNextOneAndTicksAreNotPiledUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second})
+		begin := time.Now()
+		m.Start()
+		time.Sleep(5 * time.Second) // fake time
+		p.set(func(p *target) { p.slow = 34 * time.Second })
+		time.Sleep(20 * time.Second)
+		p.set(func(p *target) { p.slow = 0 })
+		time.Sleep(40 * time.Second)
+		closeManager(t, m)
+		var at []time.Duration
+		for _, e := range c.got() {
+			at = append(at, e.at.Sub(begin))
+		}
+		// From 10 to 44 s a scrape is under way. One tick of that time makes a
+		// collection at its end; those that follow keep the step.
+		s := time.Second
+		if want := []time.Duration{0, 44 * s, 44 * s, 50 * s, 60 * s, 65 * s}; !slices.Equal(at, want) {
+			t.Errorf("exports came after %v, want %v", at, want)
+		}
+	})
+}
+
 func TestDroppedPointsAreCountedByReasonAndLoggedWhenItStartsAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		negative := []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(-1)}}}
-		good := []*dto.Metric{{Counter: &dto.Counter{Value: proto.Float64(1)}}}
-		pages := [][]*dto.Metric{good, negative, negative, good, good, good}
-		scrape := func(ctx context.Context) ([]*dto.MetricFamily, error) {
+		values := []float64{1, -1, -1, 1, 1, 1}
+		scrape := func(ctx context.Context) ([]byte, error) {
 			_, err := p.scrape(ctx)
-			return []*dto.MetricFamily{{Name: proto.String("c_total"), Type: dto.MetricType_COUNTER.Enum(), Metric: pages[p.reads-1]}}, err
+			return encode(counter("c_total", values[p.reads-1])), err
 		}
 		var log strings.Builder
-		m := lifecycle.New(lifecycle.Config{Scrape: scrape, Exporter: c.exporter, Interval: 10 * time.Second,
-			Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-				if a.Key == slog.TimeKey {
-					return slog.Attr{}
-				}
-				return a
-			}}))})
+		m := newManager(t, lifecycle.Config{Scrape: scrape, Delivery: c, Interval: 10 * time.Second, Logger: textLogger(&log)})
 		m.Start()
 		time.Sleep(45 * time.Second) // fake time
 		closeManager(t, m)
@@ -701,7 +755,7 @@ func TestTheFirstCollectionFallsAtARandomPointOfTheSpread(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
 			c, p := &collector{}, &target{}
-			m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second, Spread: 10 * time.Second})
+			m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second, Spread: 10 * time.Second})
 			start := time.Now()
 			m.Start()
 			time.Sleep(20 * time.Second) // fake time
@@ -718,33 +772,33 @@ func TestTheFirstCollectionFallsAtARandomPointOfTheSpread(t *testing.T) {
 		})
 	}
 	if len(firsts) < 10 {
-		t.Errorf("20 pipelines began at only %d points", len(firsts))
+		t.Errorf("20 sessions began at only %d points", len(firsts))
 	}
 }
 
 func TestStopBeforeTheFirstCollectionIsDueCollectsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Hour, Spread: time.Hour})
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Hour, Spread: time.Hour})
 		m.Start()
 		instantly(t, "Stop", m.Stop)
 		closeManager(t, m)
 		if got := counts(c.got()); !slices.Equal(got, []float64{1}) {
-			t.Errorf("the exports carried %v, want the last page alone", got)
+			t.Errorf("the exports carried %v, want the last exposition alone", got)
 		}
 	})
 }
 
-func TestTheResourceIsTheEnginesOnceThePageSaysSoAndTheUserWins(t *testing.T) {
+func TestTheResourceIsTheEnginesOnceTheExpositionSaysSoAndTheUserWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{
-			Scrape: p.scrape, Exporter: c.exporter, Interval: 10 * time.Second,
+		m := newManager(t, lifecycle.Config{
+			Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second,
 			Defaults: []attribute.KeyValue{attribute.String("service.name", "dockerd"), attribute.String("host.name", "h")},
 			Resource: []attribute.KeyValue{attribute.String("host.name", "mine")},
 		})
 		m.Start()
-		time.Sleep(time.Second) // fake time; at boot the page does not know its engine yet
+		time.Sleep(time.Second) // fake time; at boot the exposition does not know its engine yet
 		p.set(func(p *target) { p.info = true })
 		time.Sleep(10 * time.Second)
 		p.set(func(p *target) { p.info = false }) // what is known stays
@@ -760,26 +814,135 @@ func TestTheResourceIsTheEnginesOnceThePageSaysSoAndTheUserWins(t *testing.T) {
 	})
 }
 
-func TestTheCallersInstrumentsHangOnTheSameProvider(t *testing.T) {
+// gauge returns a Config.Instruments that adds one gauge with that callback.
+func gauge(callback metric.Int64Callback) func(metric.Meter) error {
+	return func(meter metric.Meter) error {
+		_, err := meter.Int64ObservableGauge("mine", metric.WithInt64Callback(callback))
+		return err
+	}
+}
+
+func TestTheCallersInstrumentsAreMadeOnceAndOutliveStopAndStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute,
+		made := 0
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute,
 			Instruments: func(meter metric.Meter) error {
-				_, err := meter.Int64ObservableGauge("mine", metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				made++
+				return gauge(func(_ context.Context, o metric.Int64Observer) error {
 					o.Observe(7)
 					return nil
-				}))
-				return err
+				})(meter)
 			}})
-		m.Start()
+		for range 3 {
+			m.Start()
+			time.Sleep(time.Second) // fake time
+			m.Stop()
+		}
 		closeManager(t, m)
 		for i, e := range c.got() {
 			if e.values["otelmetricsplugin mine"] != 7 {
 				t.Errorf("export %d carried %v", i, e.values)
 			}
 		}
-		if len(c.got()) == 0 {
-			t.Error("nothing was exported")
+		if len(c.got()) != 6 || made != 1 {
+			t.Errorf("%d exports in three sessions, instruments made %d times", len(c.got()), made)
+		}
+	})
+}
+
+func TestACallbackThatFailsCostsNoOtherPoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		var log strings.Builder
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute, Logger: textLogger(&log),
+			Instruments: gauge(func(context.Context, metric.Int64Observer) error { return errors.New("no measurement") })})
+		m.Start()
+		time.Sleep(time.Second) // fake time
+		m.Stop()
+		closeManager(t, m)
+		if got := counts(c.got()); !slices.Equal(got, []float64{1, 2}) || !slices.Equal(ups(c.got()), []float64{1, 1}) {
+			t.Errorf("the exports are %+v", c.got())
+		}
+		if want := "level=WARN msg=\"a collection is incomplete\" error=\"own metrics: no measurement\"\n"; strings.Count(log.String(), want) != 2 {
+			t.Errorf("the log is\n%swant twice\n%s", log.String(), want)
+		}
+	})
+}
+
+func TestRequestsAreCutToWhatTheDeliveryTakesAndEndWithTheOwnMetrics(t *testing.T) {
+	for _, test := range []struct{ limit, parts int }{{0, 1}, {1, 5}} {
+		c, p := &collector{limit: test.limit}, &target{}
+		cfg := lifecycle.Config{Scrape: p.scrape, Delivery: c, Resource: []attribute.KeyValue{attribute.String("service.name", "mine")}}
+		if err := lifecycle.Once(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		var scopes []string
+		total := 0
+		for i, e := range c.got() {
+			scopes = append(scopes, e.scopes...)
+			total += c.points[i]
+			if !maps.Equal(e.resource, map[string]string{"service.name": "mine"}) {
+				t.Errorf("limit %d: part %d has the resource %v", test.limit, i, e.resource)
+			}
+		}
+		want := []string{translate.ScopeName, lifecycle.ScopeName}
+		if got := slices.Compact(scopes); len(c.got()) != test.parts || total != 5 || !slices.Equal(got, want) {
+			t.Errorf("limit %d: %d parts with %d points of the scopes %v, want %d with 5 of %v",
+				test.limit, len(c.got()), total, got, test.parts, want)
+		}
+	}
+}
+
+func TestARefusalOfTheDeliveryIsLoggedAndTheCycleGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{err: errors.New("closed")}, &target{}
+		var log strings.Builder
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: 10 * time.Second, Logger: textLogger(&log)})
+		m.Start()
+		time.Sleep(15 * time.Second) // fake time
+		closeManager(t, m)
+		if want := "level=WARN msg=\"a collection is incomplete\" error=closed\n"; strings.Count(log.String(), want) != 3 {
+			t.Errorf("the log is\n%swant three times\n%s", log.String(), want)
+		}
+		if err := lifecycle.Once(t.Context(), lifecycle.Config{Scrape: p.scrape, Delivery: c}); !errors.Is(err, c.err) {
+			t.Errorf("the error of Once is %v", err)
+		}
+	})
+}
+
+func TestAFilterThatKeepsNothingIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{}, &target{}
+		var log strings.Builder
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute, Logger: textLogger(&log),
+			Keep: func(string) bool { return false }})
+		m.Start()
+		time.Sleep(time.Second) // fake time
+		closeManager(t, m)
+		want := `level=INFO msg="the first page was read" samples=1 kept=0
+level=WARN msg="no family of the page is kept" remedy="check the expressions that select families: they match whole names, as engine_daemon_.*"
+`
+		if log.String() != want {
+			t.Errorf("the log is\n%swant\n%s", log.String(), want)
+		}
+	})
+}
+
+func TestCloseThatWasTooEarlyMayBeRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := &collector{slow: 10 * time.Second}, &target{}
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute})
+		m.Start()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := m.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the error is %v", err)
+		}
+		for range 2 {
+			if err := m.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
@@ -805,7 +968,7 @@ func TestAStaleSocketIsFoundAfterTheGrace(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, p := &collector{}, &target{}
 				start := time.Now()
-				m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute,
+				m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute,
 					Dial: func(context.Context) error { return test.dial(time.Since(start)) }})
 				m.Start()
 				select {
@@ -827,7 +990,7 @@ func TestAStaleSocketIsFoundAfterTheGrace(t *testing.T) {
 func TestAStaleSocketIsNoConcernOnceStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := &collector{}, &target{}
-		m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute,
+		m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute,
 			Dial: func(context.Context) error { return syscall.ECONNREFUSED }})
 		m.Start()
 		m.Stop()
@@ -842,7 +1005,7 @@ func TestAStaleSocketIsNoConcernOnceStopped(t *testing.T) {
 
 func TestOnceReturnsTheErrorOfTheScrape(t *testing.T) {
 	c, p := &collector{}, &target{}
-	cfg := lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter}
+	cfg := lifecycle.Config{Scrape: p.scrape, Delivery: c}
 	if err := lifecycle.Once(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -853,14 +1016,14 @@ func TestOnceReturnsTheErrorOfTheScrape(t *testing.T) {
 	if err := lifecycle.Once(t.Context(), cfg); err == nil || err.Error() != "refused" {
 		t.Errorf("the error is %v", err)
 	}
-	if len(c.got()) != 1 || c.running != 0 {
-		t.Errorf("%d exports, %d exporters left running", len(c.got()), c.running)
+	if len(c.got()) != 1 {
+		t.Errorf("%d exports, want none of a failed scrape", len(c.got())-1)
 	}
 }
 
 func TestTheProtocolAsEnginesSpeakIt(t *testing.T) {
 	c, p := &collector{}, &target{}
-	m := lifecycle.New(lifecycle.Config{Scrape: p.scrape, Exporter: c.exporter, Interval: time.Minute})
+	m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Minute})
 	dir, err := os.MkdirTemp("", "lifecycle") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -915,8 +1078,8 @@ func TestTheProtocolAsEnginesSpeakIt(t *testing.T) {
 		t.Error(err)
 	}
 	closeManager(t, m)
-	if c.exporters != 1 {
-		t.Errorf("%d pipelines ran, want 1", c.exporters)
+	if n := len(c.got()); n < 1 || n > 2 {
+		t.Errorf("%d exports, want the first, if there was time, and the last", n)
 	}
 }
 
@@ -942,7 +1105,7 @@ func TestListenReplacesTheSocketOfAProcessBeforeAndNothingElse(t *testing.T) {
 	if err := os.WriteFile(socket, []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lifecycle.Listen(socket); err == nil || err.Error() != "plugin socket: "+socket+" is there and is no socket" {
+	if _, err := lifecycle.Listen(socket); err == nil || err.Error() != "plugin socket: "+socket+" exists and is not a socket" {
 		t.Errorf("over a file: %v", err)
 	}
 	if data, err := os.ReadFile(socket); err != nil || string(data) != "data" {

@@ -1,83 +1,78 @@
-// Package lifecycle wires the MetricsCollector protocol of Docker Engine to an
-// OpenTelemetry MeterProvider.
+// Package lifecycle serves Docker Engine's MetricsCollector protocol and runs
+// the collections between StartMetrics and StopMetrics: scrape, translate,
+// observe, collect, accept, at every interval.
 //
-// In come StartMetrics and StopMetrics, in any order and any number of times; a
-// [Manager] has one running pipeline or none: a MeterProvider whose reader
-// scrapes, translates and exports at every interval. Both answer at once and
-// leave the work to a goroutine. The package opens no connection and reads no
-// file of its own.
+// It opens no connection, reads no file but its socket, and never waits for the
+// network: scraping and delivering are the caller's.
 package lifecycle
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"syscall"
 	"time"
-
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-
-	"otelmetricsplugin/pkg/translate"
 )
 
 const (
-	// slack is what a collection with its export may take beyond the interval.
-	// Both bound themselves: it only keeps a fault of either from lasting for
-	// ever.
-	slack = time.Minute
-	// answer bounds how long StopMetrics waits for the last page to be read:
+	// stopTimeout limits how long StopMetrics waits for the last exposition:
 	// once it is answered the engine closes the metrics socket.
-	answer = time.Second
-	// grace is how long after StartMetrics the metrics socket may refuse
-	// connections before it is taken for stale; retry is the time between two
-	// attempts.
-	grace = 5 * time.Second
-	retry = 250 * time.Millisecond
+	stopTimeout = time.Second
+	// lastScrapeTimeout limits the scrape of the last collection: what is left
+	// of the five seconds in which the program ends belongs to the delivery.
+	lastScrapeTimeout = 2 * time.Second
 )
 
-// ErrStale says that the engine asked for metrics and left the plugin with a
-// metrics socket that nobody listens on: after a restart with live-restore the
-// plugin's mount still shows the file of the engine before. Nothing inside the
-// plugin can mend it; the engine mounts the new file when the process ended.
-var ErrStale = errors.New("the metrics socket is stale: the engine started the metrics, and nobody listens on the socket that it mounted; a restart of the plugin's process mounts the new one")
-
-// Manager starts and stops pipelines. All its methods are safe for concurrent
-// use.
+// Manager starts and stops the collections of one target. Its methods are safe
+// for concurrent use.
 type Manager struct {
-	cfg   Config
+	cfg Config
+	// cycle belongs to the session that runs, of which there is one at a time:
+	// what an exposition before Stop has said holds after Start.
+	cycle *cycle
 	stale chan struct{}
 
 	mu      sync.Mutex
-	closed  bool               // Close was called: no Start any more
-	current *run               // the last pipeline started; nil before the first
+	closed  bool               // Close was called: nothing starts any more
+	current *session           // the last one that was started
 	unwatch context.CancelFunc // ends the last watch for a stale socket
 	watches sync.WaitGroup
-
-	// translator is that of all pipelines, of which there is one at a time: what
-	// a page before Stop has said holds after Start.
-	translator *translate.Translator
+	release func() error // of what New made; the first call counts
 }
 
-// New returns a Manager that has started nothing.
-func New(cfg Config) *Manager {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+// session is the time from a Start to the last collection after its Stop.
+type session struct {
+	ctx  context.Context // ends at Stop
+	stop context.CancelFunc
+	read chan struct{} // closed when the last exposition was read
+	done chan struct{} // closed when the last collection was accepted
+}
+
+func newSession() *session {
+	ctx, stop := context.WithCancel(context.Background())
+	return &session{ctx: ctx, stop: stop, read: make(chan struct{}), done: make(chan struct{})}
+}
+
+// New returns a Manager that has started nothing. The caller closes it. It is
+// an error if a required field of cfg is missing or Config.Instruments fails.
+func New(cfg Config) (*Manager, error) {
+	c, err := newCycle(cfg)
+	if err != nil {
+		return nil, err
 	}
-	return &Manager{cfg: cfg, stale: make(chan struct{}), unwatch: func() {}}
+	none := newSession()
+	none.stop()
+	close(none.read)
+	close(none.done)
+	return &Manager{
+		cfg: c.cfg, cycle: c, stale: make(chan struct{}),
+		current: none, unwatch: func() {}, release: sync.OnceValue(c.close),
+	}, nil
 }
 
-// run is one pipeline from its start to its end.
-type run struct {
-	stop    chan struct{} // closed by Stop
-	stopped bool          // whether stop is closed; guarded by Manager.mu
-	scraped chan struct{} // closed when the last page has been read
-	done    chan struct{} // closed when the pipeline is gone
-}
-
-// Start starts a pipeline unless one runs, and returns at once. If one is still
-// ending, the new one follows it. After Close it does nothing.
+// Start starts collecting, unless that was started before, and returns at once.
+// While the last collection after a Stop is under way, the first one waits for
+// it. After Close it does nothing.
 func (m *Manager) Start() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -85,45 +80,36 @@ func (m *Manager) Start() {
 		return
 	}
 	m.watch()
-	if m.current != nil && !m.current.stopped {
+	before := m.current
+	if before.ctx.Err() == nil {
 		return
 	}
-	before := over
-	if m.current != nil {
-		before = m.current.done
-	}
-	m.current = &run{stop: make(chan struct{}), scraped: make(chan struct{}), done: make(chan struct{})}
+	m.current = newSession()
 	go m.run(m.current, before)
 }
 
-// Stop stops the pipeline that runs, if any. It returns when the last page has
-// been read, after a second at most; the export and the end of the pipeline go
-// on, see Close.
+// Stop stops collecting. It returns when the last exposition was read, after a
+// second at most; what is left to do of the last collection goes on, see
+// [Manager.Close].
 func (m *Manager) Stop() {
 	m.mu.Lock()
 	m.unwatch()
-	r := m.current
-	if r == nil {
-		m.mu.Unlock()
-		return
-	}
-	if !r.stopped {
-		r.stopped = true
-		close(r.stop)
-	}
+	s := m.current
+	s.stop()
 	m.mu.Unlock()
 
-	timeout := time.NewTimer(answer)
+	timeout := time.NewTimer(stopTimeout)
 	defer timeout.Stop()
 	select {
-	case <-r.scraped:
-	case <-r.done:
+	case <-s.read:
+	case <-s.done:
 	case <-timeout.C:
 	}
 }
 
-// Close stops the pipeline for good and waits until it is gone or ctx ends,
-// which is the error then.
+// Close stops collecting for good, and returns when the last collection was
+// accepted. If ctx ends before, that is the error, and Close may be called
+// again.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	m.closed = true
@@ -131,132 +117,80 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.Stop()
 	m.watches.Wait()
 	m.mu.Lock()
-	r := m.current
+	s := m.current
 	m.mu.Unlock()
-	if r == nil {
-		return nil
-	}
 	select {
-	case <-r.done:
-		return nil
+	case <-s.done:
+		return m.release()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Stale is closed when the metrics socket was found stale, see [ErrStale].
-func (m *Manager) Stale() <-chan struct{} { return m.stale }
-
-// over is closed: nothing to wait for.
-var over = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
-// run runs one pipeline after the one before is gone.
-func (m *Manager) run(r *run, before <-chan struct{}) {
-	defer close(r.done)
+// run runs one session after the one before is done.
+func (m *Manager) run(s, before *session) {
+	defer close(s.done)
 	select {
-	case <-before:
+	case <-before.done:
 	default:
 		select {
-		case <-before:
-		case <-r.stop:
-			// Stopped before it began: the pipeline before makes the last
+		case <-before.done:
+		case <-s.ctx.Done():
+			// Stopped before it began: the session before makes the last
 			// collection. A storm of Start and Stop leaves one of each.
-			<-before
+			<-before.done
 			return
 		}
 	}
 
-	// The reader's ticks follow its creation, so the pipeline is built when
-	// its first collection is due. A Stop before that still collects once.
-	if m.cfg.Spread > 0 {
-		due := time.NewTimer(rand.N(m.cfg.Spread))
+	m.spread(s)
+	ticker := time.NewTicker(m.cfg.Interval) // drops the ticks that a slow cycle misses
+	defer ticker.Stop()
+	for s.ctx.Err() == nil {
+		m.collect(func() ([]byte, error) { return m.scrape(s) })
 		select {
-		case <-due.C:
-		case <-r.stop:
-			due.Stop()
+		case <-ticker.C:
+		case <-s.ctx.Done():
 		}
 	}
-
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	p, err := newPipeline(ctx, m.cfg, m.translator, r.stop, r.scraped, func(e sdkmetric.Exporter, producer sdkmetric.Producer) sdkmetric.Reader {
-		return sdkmetric.NewPeriodicReader(e, sdkmetric.WithProducer(producer),
-			sdkmetric.WithInterval(m.cfg.Interval), sdkmetric.WithTimeout(m.cfg.Interval+slack))
-	})
-	if err != nil {
-		m.cfg.Logger.Error("the pipeline could not be built; the next StartMetrics tries again", "error", err)
-		m.mu.Lock()
-		r.stopped = true
-		m.mu.Unlock()
-		return
-	}
-	m.translator = p.translator
-
-	// The first collection; the reader makes one at each interval after it.
-	if !isClosed(r.stop) {
-		first, cancelFirst := context.WithCancel(ctx)
-		defer cancelFirst()
-		go func() {
-			<-r.stop
-			cancelFirst()
-		}()
-		if err := p.provider.ForceFlush(first); err != nil && first.Err() == nil {
-			m.cfg.Logger.Warn("the first export failed", "error", err)
-		}
-	}
-	<-r.stop
-
-	// Shutdown waits for a collection under way, whose scrape is cut off and
-	// whose export is not, and makes the last one. It takes as long as these
-	// bound themselves; whoever cannot wait has Close.
-	if err := p.provider.Shutdown(context.WithValue(ctx, lastCollection{}, true)); err != nil {
-		m.cfg.Logger.Warn("the last export failed", "error", err)
-	}
+	m.collect(func() ([]byte, error) { return m.lastScrape(s) })
 }
 
-// watch looks whether the metrics socket that the engine speaks of is alive.
-// The caller holds m.mu.
-func (m *Manager) watch() {
-	m.unwatch()
-	if m.cfg.Dial == nil {
+// spread waits until the first collection is due, or for Stop.
+func (m *Manager) spread(s *session) {
+	if m.cfg.Spread <= 0 {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	m.unwatch = cancel
-	m.watches.Go(func() {
-		defer cancel()
-		late := time.After(grace)
-		again := time.NewTicker(retry)
-		defer again.Stop()
-		for {
-			dial, cancelDial := context.WithTimeout(ctx, retry)
-			err := m.cfg.Dial(dial)
-			cancelDial()
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				return // alive, or ill in a way that a restart does not cure
-			}
-			select {
-			case <-again.C:
-			case <-late:
-				m.foundStale()
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-}
-
-func (m *Manager) foundStale() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	due := time.NewTimer(rand.N(m.cfg.Spread))
+	defer due.Stop()
 	select {
-	case <-m.stale:
-	default:
-		close(m.stale)
+	case <-due.C:
+	case <-s.ctx.Done():
+	}
+}
+
+// scrape scrapes until Stop. A scrape that Stop cut off says nothing of the
+// target: its cycle is abandoned before anything is taken from the translator
+// or the instruments, so the last collection misses nothing.
+func (m *Manager) scrape(s *session) ([]byte, error) {
+	exposition, err := m.cfg.Scrape(s.ctx)
+	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = abandonedError{err}
+	}
+	return exposition, err
+}
+
+// lastScrape is the scrape after Stop.
+func (m *Manager) lastScrape(s *session) ([]byte, error) {
+	defer close(s.read)
+	ctx, cancel := context.WithTimeout(context.Background(), lastScrapeTimeout)
+	defer cancel()
+	return m.cfg.Scrape(ctx)
+}
+
+// collect runs a cycle and logs its error.
+func (m *Manager) collect(scrape func() ([]byte, error)) {
+	if err := m.cycle.run(scrape); err != nil && !isAbandoned(err) {
+		m.cfg.Logger.Warn("a collection is incomplete", "error", err)
 	}
 }

@@ -75,7 +75,7 @@ func Listen(path string) (net.Listener, error) {
 	case err != nil:
 		return nil, fmt.Errorf("plugin socket: %w", err)
 	case info.Mode().Type() != os.ModeSocket:
-		return nil, fmt.Errorf("plugin socket: %s is there and is no socket", path)
+		return nil, fmt.Errorf("plugin socket: %s exists and is not a socket", path)
 	default:
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("plugin socket: %w", err)

@@ -2,21 +2,23 @@ package scrape_test
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -24,14 +26,11 @@ import (
 	"otelmetricsplugin/pkg/scrape"
 )
 
-// defaults are the limits of a page where the settings name none.
-var defaults = scrape.Limits{Samples: scrape.DefaultMaxSamples, LabelBytes: scrape.DefaultMaxLabelBytes}
-
-func format(protobuf bool) expfmt.Format {
+func format(protobuf bool) expfmt.FormatType {
 	if protobuf {
-		return expfmt.NewFormat(expfmt.TypeProtoDelim)
+		return expfmt.TypeProtoDelim
 	}
-	return expfmt.NewFormat(expfmt.TypeTextPlain)
+	return expfmt.TypeTextPlain
 }
 
 // allocated is how many bytes f allocates.
@@ -154,15 +153,19 @@ func hostilePages() []hostile {
 }
 
 // TestAHostilePageOf1MiBTakesLessThan64MiB tries each kind of hostile page, and
-// of what is refused as much as is not.
+// of one that is refused as much as is not. Protobuf takes nothing at all.
 func TestAHostilePageOf1MiBTakesLessThan64MiB(t *testing.T) {
 	refused := 0
 	for _, h := range hostilePages() {
 		for share := 1; ; share *= 2 {
 			page := h.of(1<<20, share)
 			var err error
-			n := allocated(func() { _, err = scrape.Decode(page, format(h.protobuf), defaults) })
-			if n > 64<<20 {
+			n := allocated(func() { _, err = scrape.Exposition(t.Context(), page, format(h.protobuf), scrape.Config{}) })
+			most := uint64(64 << 20)
+			if h.protobuf {
+				most = 16 << 10
+			}
+			if n > most {
 				t.Errorf("%s, 1/%d of %d bytes: %d bytes allocated, error %v", h.name, share, len(page), n, err)
 			}
 			var limit *scrape.LimitError
@@ -177,7 +180,16 @@ func TestAHostilePageOf1MiBTakesLessThan64MiB(t *testing.T) {
 	}
 }
 
-// TestAnHonestPageIsFarFromTheLimitOfMemory decodes what pages of metrics
+// exposition returns the families that a Scrape makes of a page.
+func exposition(t testing.TB, page []byte, protobuf bool) ([]*dto.MetricFamily, error) {
+	exposition, err := scrape.Exposition(t.Context(), page, format(protobuf), scrape.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return unmarshal(exposition)
+}
+
+// TestAnHonestPageIsFarFromTheLimitOfMemory scrapes what pages of metrics
 // look like, at sizes where the limit is proportional to the page.
 func TestAnHonestPageIsFarFromTheLimitOfMemory(t *testing.T) {
 	for name, families := range map[string][]*dto.MetricFamily{
@@ -201,14 +213,14 @@ func TestAnHonestPageIsFarFromTheLimitOfMemory(t *testing.T) {
 		}(),
 	} {
 		page, textPage := encode(t, families)
-		got, err := scrape.Decode(page, format(true), defaults)
+		got, err := exposition(t, page, true)
 		if err != nil || len(got) != len(families) {
 			t.Errorf("%s, %d bytes of protobuf: %d families, error %v", name, len(page), len(got), err)
 		}
 		if strings.Contains(name, "native") {
 			continue // which text does not have
 		}
-		got, err = scrape.Decode(textPage, format(false), defaults)
+		got, err = exposition(t, textPage, false)
 		if err != nil || len(got) != len(families) {
 			t.Errorf("%s, %d bytes of text: %d families, error %v", name, len(textPage), len(got), err)
 		}
@@ -304,9 +316,9 @@ func TestAnAnswerThatDoesNotEndIsCutOff(t *testing.T) {
 		"one header":              {once(ok+"X: ", strings.Repeat("x", 1000)), "net/http: server response headers exceeded 65536 bytes; aborted"},
 		"a status line":           {once("HTTP/1.1 200 ", strings.Repeat("x", 1000)), "net/http: server response headers exceeded 65536 bytes; aborted"},
 		"informational answers":   {once("", "HTTP/1.1 103 Early Hints\r\n\r\n"), "net/http: server response headers exceeded 65536 bytes; aborted"},
-		"chunks of one byte":      {once(ok+"Transfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\n#\r\n", 100)), "the page has more than 65536 bytes; SCRAPE_MAX_BYTES raises the limit"},
+		"chunks of one byte":      {once(ok+"Transfer-Encoding: chunked\r\n\r\n", strings.Repeat("1\r\n#\r\n", 100)), "the exposition has more than 65536 bytes"},
 		"chunk extensions":        {once(ok+"Transfer-Encoding: chunked\r\n\r\n", "1;"+strings.Repeat("x", 3000)+"\r\n#\r\n"), ": chunked encoding contains too much non-data"},
-		"a body without a length": {once(ok+"\r\n", strings.Repeat("#\n", 1000)), "the page has more than 65536 bytes; SCRAPE_MAX_BYTES raises the limit"},
+		"a body without a length": {once(ok+"\r\n", strings.Repeat("#\n", 1000)), "the exposition has more than 65536 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScraper(t, scrape.Config{URL: respond(t, test.write), MaxBytes: 64 << 10, Timeout: time.Minute})
@@ -336,40 +348,118 @@ func TestAnErrorIsShortWhateverThePageSays(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape scrapes the page of a real swarm manager over a unix socket.
-func BenchmarkScrape(b *testing.B) {
-	page, err := os.ReadFile(filepath.Join("..", "..", "testdata", "pages", "297-active.pb"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	s := newScraper(b, scrape.Config{URL: serve(b, body(delimited, string(page)))[0]})
-	b.SetBytes(int64(len(page)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Scrape(b.Context()); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// FuzzDecodeText is seeded with the pages of real engines, with hostile ones and
-// with those in the directory that TEXT_PAGES names, if it does: the test data of
+// FuzzText is seeded with the pages of real engines, with hostile ones and with
+// those in the directory that TEXT_PAGES names, if it does: the test data of
 // github.com/prometheus/prometheus, model/textparse/testdata, for one.
-func FuzzDecodeText(f *testing.F) {
+func FuzzText(f *testing.F) {
 	dirs := []string{filepath.Join("..", "..", "testdata", "pages")}
 	if dir := os.Getenv("TEXT_PAGES"); dir != "" {
 		dirs = append(dirs, dir)
 	}
-	fuzzDecode(f, false, ".txt", dirs...)
+	seed(f, false, ".txt", dirs...)
+	f.Fuzz(func(t *testing.T, page []byte) {
+		var exposition []byte
+		var err error
+		n := allocated(func() { exposition, err = scrape.Exposition(t.Context(), page, expfmt.TypeTextPlain, scrape.Config{}) })
+		// 64 MiB for 1 MiB, and less for less.
+		if n > uint64(16<<20+48*len(page)) {
+			t.Errorf("%d bytes allocated for a page of %d, error %v", n, len(page), err)
+		}
+		if err != nil {
+			if exposition != nil {
+				t.Error("an exposition beside an error")
+			}
+			return
+		}
+		checkSameAsParsed(t, page, exposition)
+	})
 }
 
-// FuzzDecodeProtobuf is seeded with the pages of real engines and with hostile
-// ones.
-func FuzzDecodeProtobuf(f *testing.F) {
-	fuzzDecode(f, true, ".pb", filepath.Join("..", "..", "testdata", "pages"))
+// checkSameAsParsed checks that an exposition has the families that expfmt parses
+// from the text, sorted by name.
+func checkSameAsParsed(t *testing.T, page, exposition []byte) {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	parsed, err := parser.TextToMetricFamilies(bytes.NewReader(page))
+	if err != nil {
+		t.Fatalf("an exposition of text that expfmt does not parse: %v", err)
+	}
+	var name string
+	for _, family := range decode(t, exposition) {
+		if family.GetName() <= name && name != "" {
+			t.Errorf("%q comes after %q", family.GetName(), name)
+		}
+		name = family.GetName()
+		if !proto.Equal(family, parsed[name]) {
+			t.Errorf("the exposition has\n%v, expfmt parses\n%v", family, parsed[name])
+		}
+		delete(parsed, name)
+	}
+	if len(parsed) > 0 {
+		t.Errorf("not in the exposition: %v", parsed)
+	}
 }
 
-func fuzzDecode(f *testing.F, protobuf bool, ext string, dirs ...string) {
+// FuzzProtobuf is seeded with the pages of real engines and with hostile ones. A
+// page that every limit allows is accepted if, and only if, proto.Unmarshal
+// accepts each of its messages. No page costs memory.
+func FuzzProtobuf(f *testing.F) {
+	seed(f, true, ".pb", filepath.Join("..", "..", "testdata", "pages"))
+	for _, page := range protobufForms() {
+		f.Add([]byte(page))
+	}
+	unlimited := scrape.Config{MaxSamples: math.MaxInt, MaxLabelBytes: math.MaxInt}
+	f.Fuzz(func(t *testing.T, page []byte) {
+		_, limited := scrape.Exposition(t.Context(), page, expfmt.TypeProtoDelim, scrape.Config{MaxSamples: 5, MaxLabelBytes: 5})
+		var exposition []byte
+		var err error
+		n := allocated(func() { exposition, err = scrape.Exposition(t.Context(), page, expfmt.TypeProtoDelim, unlimited) })
+		if n > 16<<10 {
+			t.Errorf("%d bytes allocated for a page of %d, error %v", n, len(page), err)
+		}
+		families, want := unmarshal(page)
+		if (err == nil) != (want == nil) {
+			t.Fatalf("the error is %v, proto.Unmarshal's is %v", err, want)
+		}
+		if err != nil {
+			if exposition != nil {
+				t.Error("an exposition beside an error")
+			}
+			return
+		}
+		if !bytes.Equal(exposition, page) {
+			t.Error("the exposition is not the page")
+		}
+		checkLimited(t, limited, families, 5, 5)
+	})
+}
+
+// checkLimited checks that a page was refused if, and only if, its families have
+// more than so many samples or a label or name of more than so many bytes. A
+// message that is sent in parts, which unmarshaling merges, counts for each part.
+func checkLimited(t *testing.T, err error, families []*dto.MetricFamily, maxSamples, maxLabelBytes int) {
+	t.Helper()
+	samples, labelBytes := countSamples(families), 0
+	for _, f := range families {
+		labelBytes = max(labelBytes, len(f.GetName()))
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labelBytes = max(labelBytes, len(l.GetName())+len(l.GetValue()))
+			}
+		}
+	}
+	var limit *scrape.LimitError
+	switch {
+	case err != nil && !errors.As(err, &limit):
+		t.Errorf("not a LimitError: %v", err)
+	case err == nil && (samples > maxSamples || labelBytes > maxLabelBytes):
+		t.Errorf("accepted with %d samples and a label of %d bytes", samples, labelBytes)
+	case err != nil && limit.Limit == scrape.LimitLabelBytes && labelBytes <= maxLabelBytes:
+		t.Errorf("%v: the longest has %d", err, labelBytes)
+	}
+}
+
+func seed(f *testing.F, protobuf bool, ext string, dirs ...string) {
 	for _, dir := range dirs {
 		pages, err := filepath.Glob(filepath.Join(dir, "*"+ext))
 		if err != nil || len(pages) == 0 {
@@ -380,7 +470,7 @@ func fuzzDecode(f *testing.F, protobuf bool, ext string, dirs ...string) {
 			if err != nil {
 				f.Fatal(err)
 			}
-			f.Add(page[:min(len(page), 4<<10)]) // whole ones are slow to mutate
+			f.Add(firstBytes(page, protobuf, 4<<10)) // whole ones are slow to mutate
 		}
 	}
 	for _, h := range hostilePages() {
@@ -388,19 +478,17 @@ func fuzzDecode(f *testing.F, protobuf bool, ext string, dirs ...string) {
 			f.Add(h.of(2<<10, 1))
 		}
 	}
-	f.Fuzz(func(t *testing.T, page []byte) {
-		var families []*dto.MetricFamily
-		var err error
-		n := allocated(func() { families, err = scrape.Decode(page, format(protobuf), defaults) })
-		// 64 MiB for 1 MiB, and less for less.
-		if n > uint64(16<<20+48*len(page)) {
-			t.Errorf("%d bytes allocated for a page of %d, error %v", n, len(page), err)
-		}
-		if err != nil && families != nil {
-			t.Error("families beside an error")
-		}
-		if !slices.IsSortedFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) }) {
-			t.Error("families are not sorted")
-		}
-	})
+}
+
+// firstBytes returns about n bytes of a page, of protobuf whole families.
+func firstBytes(page []byte, protobuf bool, n int) []byte {
+	if !protobuf {
+		return page[:min(len(page), n)]
+	}
+	end := 0
+	for end < len(page) && end < n {
+		_, size := protowire.ConsumeBytes(page[end:])
+		end += size
+	}
+	return page[:end]
 }

@@ -1,33 +1,29 @@
-// Package scrape reads one Prometheus page.
+// Package scrape reads the metrics of one Prometheus target.
 //
-// In comes a target (a unix socket or an http URL); out go the metric families
-// of one GET, sorted by name, or an error. The page is untrusted: it is bounded
-// in time, in bytes and in samples, and any sequence of bytes gives families or
-// an error. A scrape never retries and keeps nothing of the page before.
+// A scrape is one GET of a unix socket or an http URL and returns the exposition
+// as delimited protobuf. The target is not trusted: what it sends is bounded in
+// time, bytes, samples and memory, and checked to be valid protobuf messages.
+// The package never retries, follows no redirect and does not interpret metrics.
 package scrape
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
-	"strings"
-	"sync"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+
+	"otelmetricsplugin/internal/text"
 )
 
 // Accept is the Accept header of every request: delimited protobuf first,
-// because it alone carries created timestamps, exemplars, native histograms and
-// units, and decodes twice as fast; text 0.0.4 from a target that has only that.
-// OpenMetrics is never asked for: engines do not serve it.
+// because only that has created timestamps, exemplars, native histograms and
+// units, and costs least; text 0.0.4 from a target that has nothing else.
+// OpenMetrics is not asked for: engines do not serve it.
 const Accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.8," +
 	"text/plain;version=0.0.4;q=0.5"
 
@@ -39,63 +35,59 @@ const (
 	DefaultMaxLabelBytes = 16 << 10
 )
 
-// Config says what to scrape, and how much of it to believe.
+// Config says what to scrape and how much of it to accept. URL is required; the
+// zero value of any other field is its default.
 type Config struct {
-	// URL is the target: unix:///path/of/socket, whose page is /metrics, or
-	// the http:// or https:// URL of a page.
+	// URL is the target: unix:///path/of/socket, which is asked for /metrics,
+	// or the http:// or https:// URL of an exposition. A user and a password in
+	// it are sent as basic authentication.
 	URL string
-	// Timeout bounds one scrape, from the dial to the last family decoded; 0
-	// is [DefaultTimeout].
+	// Timeout bounds one scrape, from the dial to the checked exposition. The
+	// default is [DefaultTimeout].
 	Timeout time.Duration
-	// MaxBytes bounds the body; 0 is [DefaultMaxBytes].
+	// MaxBytes bounds the body. The default is [DefaultMaxBytes].
 	MaxBytes int64
-	// MaxSamples bounds the samples on the page, counted as the lines of the
-	// text format; 0 is [DefaultMaxSamples].
+	// MaxSamples bounds the samples, counted as lines of the text format. The
+	// default is [DefaultMaxSamples].
 	MaxSamples int
-	// MaxLabelBytes bounds the name and the value of one label, together; 0
-	// is [DefaultMaxLabelBytes].
+	// MaxLabelBytes bounds a label's name and value together, and the name of
+	// a family. The default is [DefaultMaxLabelBytes].
 	MaxLabelBytes int
-	// UserAgent is sent with each request.
+	// UserAgent is sent with each request. The default is net/http's.
 	UserAgent string
 }
 
-// Scraper scrapes one target. It is safe for concurrent use; concurrent
-// scrapes run one after the other.
+// Scraper scrapes one target. Scrape must not be called concurrently; the other
+// methods may be called at any time.
 type Scraper struct {
-	cfg    Config
-	client *http.Client
-	page   string // URL of the request
-	dial   func(context.Context) (net.Conn, error)
+	cfg       Config
+	timeout   *LimitError // the cause of a context that took longer
+	transport *http.Transport
+	request   *http.Request // which each scrape sends
+	dial      func(context.Context) (net.Conn, error)
 
-	mu   sync.Mutex
-	body bytes.Buffer // the last body's memory, used again
+	body    buffer // of the last response
+	encoded buffer // from text
 }
 
-// New returns a Scraper, or an error if the URL is none that can be scraped.
-// It does not touch the target.
+// New returns a Scraper for the target that cfg.URL names. It returns an error if
+// the URL is missing or not supported, or if a limit is negative. It does not
+// connect to the target.
 func New(cfg Config) (*Scraper, error) {
 	u, err := ParseURL(cfg.URL)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("invalid URL of the target: %w", err)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+	if cfg.Timeout < 0 || cfg.MaxBytes < 0 || cfg.MaxSamples < 0 || cfg.MaxLabelBytes < 0 {
+		return nil, fmt.Errorf("negative limit: Timeout %v, MaxBytes %d, MaxSamples %d, MaxLabelBytes %d",
+			cfg.Timeout, cfg.MaxBytes, cfg.MaxSamples, cfg.MaxLabelBytes)
 	}
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = DefaultMaxBytes
-	}
-	if cfg.MaxSamples == 0 {
-		cfg.MaxSamples = DefaultMaxSamples
-	}
-	if cfg.MaxLabelBytes == 0 {
-		cfg.MaxLabelBytes = DefaultMaxLabelBytes
-	}
+	cfg.setDefaults()
 
 	network, address := "tcp", u.Host
-	page := u.String()
 	if u.Scheme == "unix" {
 		network, address = "unix", u.Path
-		page = "http://localhost/metrics"
+		u = &url.URL{Scheme: "http", Host: "localhost", Path: "/metrics"}
 	} else if u.Port() == "" {
 		address = net.JoinHostPort(u.Hostname(), u.Scheme)
 	}
@@ -104,132 +96,135 @@ func New(cfg Config) (*Scraper, error) {
 		return d.DialContext(ctx, network, address)
 	}
 	return &Scraper{
-		cfg:  cfg,
-		page: page,
-		dial: dial,
-		client: &http.Client{
-			Transport: &http.Transport{
-				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-				// The target is beside us: compression costs more than it
-				// saves, and what is not asked for cannot be a bomb.
-				DisableCompression:     true,
-				MaxIdleConns:           1,
-				IdleConnTimeout:        5 * time.Minute,
-				MaxResponseHeaderBytes: 64 << 10,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		cfg:     cfg,
+		timeout: &LimitError{Limit: LimitTime, Max: int64(cfg.Timeout), Err: context.DeadlineExceeded},
+		request: newRequest(u, cfg.UserAgent),
+		dial:    dial,
+		transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+			// The target is near: compression costs more than it saves, and
+			// what was not asked for cannot be a decompression bomb.
+			DisableCompression:     true,
+			MaxIdleConns:           1,
+			IdleConnTimeout:        5 * time.Minute,
+			MaxResponseHeaderBytes: 64 << 10,
+			ReadBufferSize:         32 << 10,
 		},
 	}, nil
 }
 
-// ParseURL parses the URL of a target; the error says what is accepted.
-func ParseURL(raw string) (*url.URL, error) {
-	const want = "want unix:///path/of/socket or http://host:port/metrics"
-	u, err := url.Parse(raw)
-	if err != nil {
-		// The parser's own error quotes the URL, and with it a password.
-		return nil, fmt.Errorf("not a URL; %s", want)
+func (c *Config) setDefaults() {
+	if c.Timeout == 0 {
+		c.Timeout = DefaultTimeout
 	}
-	switch {
-	case u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path) && u.RawQuery == "" && u.Fragment == "":
-		return u, nil
-	case (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "":
-		return u, nil
-	default:
-		return nil, errors.New(want)
+	if c.MaxBytes == 0 {
+		c.MaxBytes = DefaultMaxBytes
+	}
+	if c.MaxSamples == 0 {
+		c.MaxSamples = DefaultMaxSamples
+	}
+	if c.MaxLabelBytes == 0 {
+		c.MaxLabelBytes = DefaultMaxLabelBytes
 	}
 }
 
-// Scrape reads the page once. The error names the target and what went wrong;
-// it never holds the URL's password.
-func (s *Scraper) Scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func newRequest(u *url.URL, userAgent string) *http.Request {
+	r := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"Accept": {Accept}}}
+	if userAgent != "" {
+		r.Header.Set("User-Agent", userAgent)
+	}
+	if u.User != nil {
+		password, _ := u.User.Password()
+		r.SetBasicAuth(u.User.Username(), password)
+	}
+	return r
+}
 
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, &LimitError{
-		Problem: fmt.Sprintf("no whole page within %v", s.cfg.Timeout),
-		Setting: "SCRAPE_TIMEOUT",
-		Err:     context.DeadlineExceeded,
-	})
+// Scrape reads the target once and returns its exposition as delimited protobuf
+// messages of the type io.prometheus.client.MetricFamily. Each is one that
+// proto.Unmarshal accepts, and all are within the limits; a [LimitError] says
+// which was exceeded. Metric names, label names and values are not checked. The
+// exposition is valid until the next call of Scrape. The error names the target,
+// but never its password.
+func (s *Scraper) Scrape(ctx context.Context) (exposition []byte, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, s.timeout)
 	defer cancel()
 
-	families, err := s.scrape(ctx)
+	exposition, err = s.scrape(ctx)
 	if err != nil {
-		// What net/http says of a deadline is that the context ended; the
-		// cause says which one and how long it was.
+		s.body.release()
+		s.encoded.release()
+		// net/http's error for a deadline is that of the context, without
+		// which one it was and how long.
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("scrape %s: %w", s, &brief{err})
+		return nil, fmt.Errorf("scrape %s: %w", s, &shortError{err})
 	}
-	return families, nil
+	return exposition, nil
 }
 
-// brief is an error whose text is short whatever the page put into it: it goes
-// to the log.
-type brief struct{ error }
+// shortError has a text fit for a log, whatever the target put into it.
+type shortError struct{ error }
 
-func (b *brief) Error() string {
-	const most = 1 << 10
-	text := b.error.Error()
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "..."
-	}
-	return text
-}
+func (e *shortError) Error() string { return text.Shorten(e.error.Error(), 1<<10) }
 
-func (b *brief) Unwrap() error { return b.error }
+func (e *shortError) Unwrap() error { return e.error }
 
-func (s *Scraper) scrape(ctx context.Context) ([]*dto.MetricFamily, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.page, http.NoBody)
+func (s *Scraper) scrape(ctx context.Context) ([]byte, error) {
+	// The transport alone does what is needed of a client: it follows no
+	// redirect and keeps no cookie.
+	response, err := s.transport.RoundTrip(s.request.WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", Accept)
-	if s.cfg.UserAgent != "" {
-		req.Header.Set("User-Agent", s.cfg.UserAgent)
-	}
+	defer response.Body.Close()
 
-	resp, err := s.client.Do(req)
-	if err != nil {
-		var urlErr *url.Error
-		if errors.As(err, &urlErr) {
-			err = urlErr.Err // the URL is named once, by Scrape
-		}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the target answered %q, want 200 OK", response.Status)
+	}
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, fmt.Errorf("the exposition has Content-Encoding %q, which was not asked for", encoding)
+	}
+	format := expfmt.ResponseFormat(response.Header).FormatType()
+	if format != expfmt.TypeProtoDelim && format != expfmt.TypeTextPlain {
+		return nil, fmt.Errorf("the exposition has Content-Type %q, want delimited protobuf or text 0.0.4",
+			response.Header.Get("Content-Type"))
+	}
+	if err := s.read(response); err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the target answered %q, want 200 OK", resp.Status)
-	}
-	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return nil, fmt.Errorf("the page came with Content-Encoding %q, none was asked for", enc)
-	}
-	format := expfmt.ResponseFormat(resp.Header)
-	if t := format.FormatType(); t != expfmt.TypeProtoDelim && t != expfmt.TypeTextPlain {
-		return nil, fmt.Errorf("the page has Content-Type %q, want delimited protobuf or text 0.0.4",
-			resp.Header.Get("Content-Type"))
-	}
-
-	s.body.Reset()
-	n, err := s.body.ReadFrom(io.LimitReader(resp.Body, s.cfg.MaxBytes+1))
-	defer s.shrink(int(n))
-	if err != nil {
-		return nil, fmt.Errorf("after %d bytes: %w", n, err)
-	}
-	if n > s.cfg.MaxBytes {
-		return nil, &LimitError{Problem: fmt.Sprintf("the page has more than %d bytes", s.cfg.MaxBytes), Setting: "SCRAPE_MAX_BYTES"}
-	}
-	return decode(ctx, s.body.Bytes(), format, Limits{Samples: s.cfg.MaxSamples, LabelBytes: s.cfg.MaxLabelBytes})
+	return s.exposition(ctx, format)
 }
 
-// shrink lets go of the body's memory where the last body, of n bytes, needed
-// only a small part of it: one huge page does not weigh for ever.
-func (s *Scraper) shrink(n int) {
-	if s.body.Cap() > 1<<20 && s.body.Cap() > 4*n {
-		s.body = bytes.Buffer{}
+// read reads the body of response.
+func (s *Scraper) read(response *http.Response) error {
+	err := errTooLarge
+	if response.ContentLength <= s.cfg.MaxBytes {
+		err = s.body.readFrom(response.Body, response.ContentLength, s.cfg.MaxBytes)
 	}
+	switch {
+	case errors.Is(err, errTooLarge):
+		return &LimitError{Limit: LimitBytes, Max: s.cfg.MaxBytes}
+	case err != nil:
+		return fmt.Errorf("reading the exposition after %d bytes: %w", len(s.body.data), err)
+	}
+	s.body.fit()
+	return nil
+}
+
+// exposition checks the body, and encodes it as delimited protobuf if it is text.
+func (s *Scraper) exposition(ctx context.Context, format expfmt.FormatType) ([]byte, error) {
+	limits := limits{samples: s.cfg.MaxSamples, labelBytes: s.cfg.MaxLabelBytes}
+	if format == expfmt.TypeProtoDelim {
+		s.encoded.release()
+		return s.body.data, checkProtobuf(ctx, s.body.data, limits)
+	}
+	if err := encodeText(ctx, &s.encoded, s.body.data, limits); err != nil {
+		return nil, err
+	}
+	s.encoded.fit()
+	return s.encoded.data, nil
 }
 
 // Dial connects to the target and hangs up: a cheap probe of whether anyone
@@ -243,44 +238,7 @@ func (s *Scraper) Dial(ctx context.Context) error {
 }
 
 // Close releases idle connections. The Scraper may still be used.
-func (s *Scraper) Close() { s.client.CloseIdleConnections() }
+func (s *Scraper) Close() { s.transport.CloseIdleConnections() }
 
-// String is the target's URL without what may be secret in it.
+// String returns the target's URL without what may be secret in it.
 func (s *Scraper) String() string { return Redact(s.cfg.URL) }
-
-// Redact is a target's URL without what may be secret in it: user, password,
-// query and fragment.
-func Redact(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil || u.Opaque != "" {
-		return "(not a URL)"
-	}
-	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	if u.User != nil {
-		shown.User = url.User("xxxxx")
-	}
-	if u.RawQuery != "" {
-		shown.RawQuery = "xxxxx"
-	}
-	return shown.String()
-}
-
-// LimitError says that a page went beyond a limit.
-type LimitError struct {
-	// Problem names the limit and its value.
-	Problem string
-	// Setting is the setting of the program that raises it; "" for the limit
-	// of memory, which no page of metrics reaches.
-	Setting string
-	// Err is context.DeadlineExceeded where the limit is one of time.
-	Err error
-}
-
-func (e *LimitError) Error() string {
-	if e.Setting == "" {
-		return e.Problem
-	}
-	return fmt.Sprintf("%s; %s raises the limit", e.Problem, e.Setting)
-}
-
-func (e *LimitError) Unwrap() error { return e.Err }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,32 @@ const (
 // frame is one frame of a delimited protobuf page.
 func frame(message string) string {
 	return string(protowire.AppendString(nil, message))
+}
+
+// decode returns the families of a delimited protobuf exposition.
+func decode(t testing.TB, exposition []byte) (families []*dto.MetricFamily) {
+	t.Helper()
+	families, err := unmarshal(exposition)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+func unmarshal(exposition []byte) (families []*dto.MetricFamily, err error) {
+	for len(exposition) > 0 {
+		message, n := protowire.ConsumeBytes(exposition)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		exposition = exposition[n:]
+		family := new(dto.MetricFamily)
+		if err := proto.Unmarshal(message, family); err != nil {
+			return nil, err
+		}
+		families = append(families, family)
+	}
+	return families, nil
 }
 
 // serve serves handler over a unix socket and over http, and returns the URL
@@ -60,10 +88,10 @@ func serve(t testing.TB, handler http.Handler) []string {
 	return []string{"unix://" + socket, server.URL + "/metrics"}
 }
 
-func body(contentType, page string) http.HandlerFunc {
+func body(contentType, exposition string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
-		_, _ = io.WriteString(w, page)
+		_, _ = io.WriteString(w, exposition)
 	}
 }
 
@@ -85,10 +113,11 @@ func TestOneGetAsksForDelimitedProtobufAndTakesText(t *testing.T) {
 	}))
 	for _, url := range urls {
 		s := newScraper(t, scrape.Config{URL: url, UserAgent: "test/1"})
-		families, err := s.Scrape(t.Context())
+		exposition, err := s.Scrape(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
+		families := decode(t, exposition)
 		r := <-requests
 		if got := r.Method + " " + r.URL.Path; got != "GET /metrics" {
 			t.Errorf("%s: the request was %s", url, got)
@@ -115,8 +144,9 @@ func TestOneGetAsksForDelimitedProtobufAndTakesText(t *testing.T) {
 	}
 }
 
-// TestRealPages reads every recorded page of a real engine, in both its forms.
-func TestRealPagesDecodeToTheSameFamiliesInBothForms(t *testing.T) {
+// TestRealPagesAreTheSameFamiliesInBothFormats reads recorded pages of real
+// engines in protobuf and in text.
+func TestRealPagesAreTheSameFamiliesInBothFormats(t *testing.T) {
 	for _, engine := range []string{"2010-active", "297-active"} {
 		names := map[string][]string{}
 		for ext, contentType := range map[string]string{"txt": text, "pb": delimited} {
@@ -125,11 +155,11 @@ func TestRealPagesDecodeToTheSameFamiliesInBothForms(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := newScraper(t, scrape.Config{URL: serve(t, body(contentType, string(page)))[0]})
-			families, err := s.Scrape(t.Context())
+			exposition, err := s.Scrape(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, f := range families {
+			for _, f := range decode(t, exposition) {
 				names[ext] = append(names[ext], fmt.Sprintf("%s %s %d", f.GetName(), f.GetType(), len(f.GetMetric())))
 			}
 			if !slices.IsSorted(names[ext]) {
@@ -142,7 +172,7 @@ func TestRealPagesDecodeToTheSameFamiliesInBothForms(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
+func TestWhatIsNotAnExpositionIsAnErrorThatSaysWhy(t *testing.T) {
 	var protobuf strings.Builder
 	for range 3 {
 		if _, err := protodelim.MarshalTo(&protobuf, &dto.MetricFamily{
@@ -157,7 +187,8 @@ func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
 	for name, test := range map[string]struct {
 		handler http.Handler
 		cfg     scrape.Config
-		want    string // what follows "scrape TARGET: "
+		want    string       // what follows "scrape TARGET: "
+		limit   scrape.Limit // of a LimitError
 	}{
 		"status": {
 			handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }),
@@ -169,11 +200,11 @@ func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
 		},
 		"content type": {
 			handler: body("text/html", "<html>"),
-			want:    `the page has Content-Type "text/html", want delimited protobuf or text 0.0.4`,
+			want:    `the exposition has Content-Type "text/html", want delimited protobuf or text 0.0.4`,
 		},
 		"openmetrics": {
 			handler: body("application/openmetrics-text; version=1.0.0", "# EOF\n"),
-			want:    `the page has Content-Type "application/openmetrics-text; version=1.0.0", want delimited protobuf or text 0.0.4`,
+			want:    `the exposition has Content-Type "application/openmetrics-text; version=1.0.0", want delimited protobuf or text 0.0.4`,
 		},
 		"compressed unasked, a bomb": {
 			handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -184,12 +215,13 @@ func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
 					_, err = z.Write(make([]byte, 1<<20))
 				}
 			}),
-			want: `the page came with Content-Encoding "gzip", none was asked for`,
+			want: `the exposition has Content-Encoding "gzip", which was not asked for`,
 		},
 		"too many bytes": {
 			handler: body(text, "a 1\n"),
 			cfg:     scrape.Config{MaxBytes: 3},
-			want:    "the page has more than 3 bytes; SCRAPE_MAX_BYTES raises the limit",
+			want:    "the exposition has more than 3 bytes",
+			limit:   scrape.LimitBytes,
 		},
 		"endless body": {
 			handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -200,36 +232,50 @@ func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
 					}
 				}
 			}),
-			cfg:  scrape.Config{MaxBytes: 1 << 20},
-			want: "the page has more than 1048576 bytes; SCRAPE_MAX_BYTES raises the limit",
+			cfg:   scrape.Config{MaxBytes: 1 << 20},
+			want:  "the exposition has more than 1048576 bytes",
+			limit: scrape.LimitBytes,
 		},
 		"too many samples in text": {
 			handler: body(text, "# HELP h not counted\n"+histogram+"\n"),
 			cfg:     scrape.Config{MaxSamples: 3},
-			want:    "the page has more than 3 samples; SCRAPE_MAX_SAMPLES raises the limit",
+			want:    "the exposition has more than 3 samples",
+			limit:   scrape.LimitSamples,
 		},
 		"too many samples in protobuf": {
 			handler: body(delimited, protobuf.String()),
 			cfg:     scrape.Config{MaxSamples: 2},
-			want:    "the page has more than 2 samples; SCRAPE_MAX_SAMPLES raises the limit",
+			want:    "the exposition has more than 2 samples",
+			limit:   scrape.LimitSamples,
 		},
 		"label too long": {
 			handler: body(text, `a{name="value"} 1`+"\n"),
 			cfg:     scrape.Config{MaxLabelBytes: 8},
-			want:    `a label of family "a" has more than 8 bytes, name and value; SCRAPE_MAX_LABEL_BYTES raises the limit`,
+			want:    `a label of family "a", name and value, has more than 8 bytes`,
+			limit:   scrape.LimitLabelBytes,
 		},
 		"family name too long": {
 			handler: body(text, "long_name 1\n"),
 			cfg:     scrape.Config{MaxLabelBytes: 8},
-			want:    "the name of a family has more than 8 bytes; SCRAPE_MAX_LABEL_BYTES raises the limit",
+			want:    "the name of a family has more than 8 bytes",
+			limit:   scrape.LimitLabelBytes,
 		},
 		"too much memory in text": {
 			handler: body(text, strings.Repeat("a 1\n", 64<<10)),
-			want:    "the page takes more than 16777216 bytes when decoded, as no page of metrics of its size does",
+			want:    "parsing the exposition would take more than 16777216 bytes of memory",
+			limit:   scrape.LimitMemory,
 		},
-		"too much memory in protobuf": {
-			handler: body(delimited, frame("\x0a\x01a"+strings.Repeat("\x22\x02\x3a\x00", 64<<10))),
-			want:    "the page takes more than 16777408 bytes when decoded, as no page of metrics of its size does",
+		"label of a later name too long in protobuf": {
+			handler: body(delimited, frame(sub(4, sub(1, sub(1, "name")+sub(2, "value")))+sub(1, "a"))),
+			cfg:     scrape.Config{MaxLabelBytes: 8},
+			want:    `a label of family "a", name and value, has more than 8 bytes`,
+			limit:   scrape.LimitLabelBytes,
+		},
+		"family name too long in protobuf": {
+			handler: body(delimited, frame(sub(1, "long_name"))),
+			cfg:     scrape.Config{MaxLabelBytes: 8},
+			want:    "the name of a family has more than 8 bytes",
+			limit:   scrape.LimitLabelBytes,
 		},
 		"text syntax": {
 			handler: body(text, "good 1\nbad{ 1\n"),
@@ -237,17 +283,21 @@ func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
 		},
 		"protobuf cut short": {
 			handler: body(delimited, protobuf.String()[:protobuf.Len()-1]),
-			want:    fmt.Sprintf("frame 3 at byte %d of %d is cut short or no frame", protobuf.Len()/3*2, protobuf.Len()-1),
+			want:    fmt.Sprintf("family 3, at byte %d of %d, is truncated or has an invalid length", protobuf.Len()/3*2, protobuf.Len()-1),
 		},
 		"protobuf with a length of 2^62": {
 			handler: body(delimited, "\xff\xff\xff\xff\xff\xff\xff\xff\x3f"),
-			want:    "frame 1 at byte 0 of 9 is cut short or no frame",
+			want:    "family 1, at byte 0 of 9, is truncated or has an invalid length",
+		},
+		"protobuf that is not valid": {
+			handler: body(delimited, frame(sub(1, "a"))+frame(sub(1, "b")+sub(4, sub(2, "\x09\x00")))),
+			want:    "family 2, at byte 4 of 14, is not a valid protobuf message",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, url := range serve(t, test.handler) {
 				test.cfg.URL = url
-				families, err := newScraper(t, test.cfg).Scrape(t.Context())
+				exposition, err := newScraper(t, test.cfg).Scrape(t.Context())
 				if want := "scrape " + url + ": " + test.want; err == nil || err.Error() != want {
 					t.Errorf("the error is\n%v, want\n%s", err, want)
 				}
@@ -255,8 +305,11 @@ func TestWhatIsNotAPageIsAnErrorThatSaysWhy(t *testing.T) {
 				if got, want := errors.As(err, &limit), strings.Contains(test.want, " more than "); got != want {
 					t.Errorf("the error is a LimitError: %t, want %t", got, want)
 				}
-				if families != nil {
-					t.Errorf("%d families beside the error", len(families))
+				if limit != nil && (limit.Limit != test.limit || !strings.Contains(test.want, fmt.Sprint(" ", limit.Max, " "))) {
+					t.Errorf("the limit is %s, %d", limit.Limit, limit.Max)
+				}
+				if exposition != nil {
+					t.Errorf("%d bytes beside the error", len(exposition))
 				}
 			}
 		})
@@ -291,12 +344,12 @@ func TestATargetThatHangsEndsWithTheTimeout(t *testing.T) {
 			for _, url := range serve(t, handler) {
 				s := newScraper(t, scrape.Config{URL: url, Timeout: 50 * time.Millisecond})
 				_, err := s.Scrape(t.Context())
-				if want := "scrape " + url + ": no whole page within 50ms; SCRAPE_TIMEOUT raises the limit"; err == nil || err.Error() != want {
+				if want := "scrape " + url + ": no complete exposition within 50ms"; err == nil || err.Error() != want {
 					t.Errorf("the error is %v, want %s", err, want)
 				}
 				var limit *scrape.LimitError
-				if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &limit) {
-					t.Errorf("the error is no context.DeadlineExceeded or no LimitError: %v", err)
+				if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &limit) || limit.Limit != scrape.LimitTime || limit.Max != int64(50*time.Millisecond) {
+					t.Errorf("the error is not context.DeadlineExceeded or not a LimitError: %v", err)
 				}
 			}
 		})
@@ -339,7 +392,7 @@ func TestAURLThatCannotBeScrapedIsRefused(t *testing.T) {
 		"tcp://localhost:9323", "localhost:9323", "http://", "http:///metrics",
 	} {
 		if _, err := scrape.New(scrape.Config{URL: url}); err == nil ||
-			err.Error() != "want unix:///path/of/socket or http://host:port/metrics" {
+			err.Error() != "invalid URL of the target: want unix:///path/of/socket or http://host:port/metrics" {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
@@ -363,5 +416,94 @@ func TestAPasswordIsSentAndNeverShown(t *testing.T) {
 	}
 	if want := "scrape http://xxxxx@" + server.Listener.Addr().String() + "/metrics: EOF"; err == nil || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
+	}
+}
+
+func TestNewSaysWhatIsWrong(t *testing.T) {
+	for want, cfg := range map[string]scrape.Config{
+		"invalid URL of the target: want unix:///path/of/socket or http://host:port/metrics": {},
+		"negative limit: Timeout -1ns, MaxBytes 0, MaxSamples 0, MaxLabelBytes 0":            {URL: "unix:///m.sock", Timeout: -1},
+		"negative limit: Timeout 0s, MaxBytes -1, MaxSamples -2, MaxLabelBytes -3":           {URL: "unix:///m.sock", MaxBytes: -1, MaxSamples: -2, MaxLabelBytes: -3},
+	} {
+		if _, err := scrape.New(cfg); err == nil || err.Error() != want {
+			t.Errorf("the error is %v, want %s", err, want)
+		}
+	}
+}
+
+// TestOneExpositionAfterAnother scrapes pages of different sizes and formats with
+// one Scraper, over one connection.
+func TestOneExpositionAfterAnother(t *testing.T) {
+	pages := []struct {
+		contentType, page string
+		families          int
+	}{
+		{delimited, string(synthetic(t, 100_000)), 300},
+		{delimited, string(synthetic(t, 500)), 3},
+		{text, "a 1\nb 1\n", 2},
+		{delimited, "\xff", -1},
+		{delimited, frame(sub(1, "a")), 1},
+		{text, "{", -1},
+		{text, strings.Repeat("#\n", 1<<20) + "a 1\n", 1},
+		{delimited, "", 0},
+	}
+	var next atomic.Int64
+	var connections sync.Map
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		connections.Store(r.RemoteAddr, true)
+		page := pages[next.Load()]
+		body(page.contentType, page.page)(w, r)
+	})
+	for _, url := range serve(t, handler) {
+		s := newScraper(t, scrape.Config{URL: url})
+		for i := range pages {
+			next.Store(int64(i))
+			exposition, err := s.Scrape(t.Context())
+			if (err != nil) != (pages[i].families < 0) {
+				t.Fatalf("page %d: error %v", i, err)
+			}
+			if families := decode(t, exposition); err == nil && len(families) != pages[i].families {
+				t.Errorf("page %d has %d families, want %d", i, len(families), pages[i].families)
+			}
+		}
+	}
+	n := 0
+	connections.Range(func(any, any) bool { n++; return true })
+	if n != 2 {
+		t.Errorf("%d remote addresses, want one for each URL", n)
+	}
+}
+
+// TestAScrapeAllocatesNothingForEachSample compares a small page and a large one,
+// the second time that each is scraped.
+func TestAScrapeAllocatesNothingForEachSample(t *testing.T) {
+	for _, samples := range []int{500, 100_000} {
+		s := newScraper(t, scrape.Config{URL: serve(t, body(delimited, string(synthetic(t, samples))))[0]})
+		scrapeOnce := func() {
+			if _, err := s.Scrape(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		scrapeOnce()
+		scrapeOnce()
+		if n := allocated(func() { scrapeOnce(); scrapeOnce() }); n > 128<<10 {
+			t.Errorf("%d bytes allocated for two scrapes of %d samples", n, samples)
+		}
+	}
+}
+
+// BenchmarkScrape scrapes over a unix socket; the target's work is part of it.
+func BenchmarkScrape(b *testing.B) {
+	for name, page := range map[string][]byte{"297-active": recorded(b, "297-active.pb"), "500": synthetic(b, 500), "100000": synthetic(b, 100_000)} {
+		b.Run(name, func(b *testing.B) {
+			s := newScraper(b, scrape.Config{URL: serve(b, body(delimited, string(page)))[0]})
+			b.SetBytes(int64(len(page)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Scrape(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -170,6 +170,13 @@ func (m *metric) read(b []byte, typ metricType, scratch *[]byte) {
 	*m = metric{labels: b[:i]}
 	gathered := false
 	field := typ.valueField()
+	if i < len(b) && b[i] == byte(field)<<3|byte(protowire.BytesType) {
+		length, n := uvarint(b[i+1:])
+		if n > 0 && length == uint64(len(b)-i-1-n) { // a value and no more, as nearly always
+			m.value = message{bytes: b[i+1+n:], is: true}
+			return
+		}
+	}
 	for f := (fields{rest: b[i:]}); ; {
 		before := f.rest
 		if !f.next() {

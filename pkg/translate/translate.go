@@ -8,7 +8,6 @@
 package translate
 
 import (
-	"bytes"
 	"hash/maphash"
 	"math"
 	"slices"
@@ -225,13 +224,22 @@ func (t *Translator) drop(reason string, points int) {
 
 // framesOf returns the frames of that name.
 func (t *Translator) framesOf(name string) []frame {
-	compare := func(f frame, name []byte) int { return bytes.Compare(t.bytes(f.name), name) }
-	first, found := slices.BinarySearchFunc(t.frames, []byte(name), compare)
+	compare := func(f frame, name string) int {
+		switch b := t.bytes(f.name); { // comparisons of a converted string do not copy it
+		case string(b) < name:
+			return -1
+		case string(b) > name:
+			return 1
+		default:
+			return 0
+		}
+	}
+	first, found := slices.BinarySearchFunc(t.frames, name, compare)
 	if !found {
 		return nil
 	}
 	n := 1
-	for first+n < len(t.frames) && string(t.bytes(t.frames[first+n].name)) == name {
+	for first+n < len(t.frames) && compare(t.frames[first+n], name) == 0 {
 		n++
 	}
 	return t.frames[first : first+n]

@@ -1,4 +1,4 @@
-package delivery
+package collector
 
 import (
 	"strings"
@@ -9,62 +9,63 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// verdict is what becomes of a request after an attempt.
-type verdict int
+// Outcome is what an attempt to send a request came to.
+type Outcome int
 
+// The outcomes of an attempt.
 const (
-	delivered verdict = iota
-	retry
-	tooLarge // smaller requests may be taken
-	rejected
+	Delivered Outcome = iota
+	Retry             // the same request may be accepted later
+	TooLarge          // smaller requests may be accepted
+	Rejected          // for good
 )
 
-// tooLargeAnswer is what the log calls the refusal of a single data point for
-// its size, which has several codes.
-const tooLargeAnswer = "too large"
+// AnswerTooLarge names, for [Remedy] and the log, the refusal of a single data
+// point for its size, which has several codes.
+const AnswerTooLarge = "too large"
 
 // maxRetryDelay bounds what a server may ask for with RetryInfo.
 const maxRetryDelay = 5 * time.Minute
 
-// judge says what becomes of a request whose attempt ended with err, and the
-// pause that the server asks for, 0 when it does not.
+// Classify returns the outcome of an attempt that ended with err, and the pause
+// that the server asks for, 0 if it does not.
 //
 // The codes are those of the OTLP specification, section "OTLP/gRPC Response"
 // (docs/specification.md of opentelemetry-proto). They are meant for a server
 // that speaks OTLP: what grpc-go reports under a final code because something
 // else answered, or because the stream broke, is tried again.
-func judge(err error) (verdict, time.Duration) {
+func Classify(err error) (Outcome, time.Duration) {
 	if err == nil {
-		return delivered, 0
+		return Delivered, 0
 	}
 	st, ok := status.FromError(err)
-	if !ok { // not a server's answer
-		return retry, 0
+	if !ok { // not an answer of a server
+		return Retry, 0
 	}
 	delay, asked := retryInfo(st)
 	switch st.Code() {
 	case codes.OK:
-		return delivered, 0
+		return Delivered, 0
 	case codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss:
-		return retry, delay
+		return Retry, delay
 	case codes.ResourceExhausted:
 		switch {
 		case asked:
-			return retry, delay
+			return Retry, delay
 		case saysTooLarge(st.Message()):
-			return tooLarge, 0
-		case broken(st.Message()): // RST_STREAM with ENHANCE_YOUR_CALM
-			return retry, 0
+			return TooLarge, 0
+		case streamBroke(st.Message()): // RST_STREAM with ENHANCE_YOUR_CALM
+			return Retry, 0
 		}
 	case codes.Unknown, codes.Internal, codes.Unimplemented:
 		if strings.Contains(st.Message(), "unexpected HTTP status code received from server: 413") {
-			return tooLarge, 0
+			return TooLarge, 0
 		}
-		if broken(st.Message()) {
-			return retry, 0
+		if streamBroke(st.Message()) {
+			return Retry, 0
 		}
 	}
-	return rejected, 0
+	return Rejected, 0
 }
 
 func retryInfo(st *status.Status) (time.Duration, bool) {
@@ -86,9 +87,9 @@ func saysTooLarge(message string) bool {
 		strings.Contains(m, "message too large")
 }
 
-// broken reports whether grpc-go's own message says that no OTLP server
-// answered: the stream broke, or a proxy or another protocol's server is there.
-func broken(message string) bool {
+// streamBroke reports whether grpc-go's own message says that no OTLP server
+// answered: the stream broke, or a proxy or a server of another protocol did.
+func streamBroke(message string) bool {
 	for _, s := range []string{
 		"stream terminated by RST_STREAM",
 		"server closed the stream without sending trailers",
@@ -105,32 +106,46 @@ func broken(message string) bool {
 	return false
 }
 
-// mend says what a person can do about an answer that refuses data for good.
-func mend(answer, message string) string {
+// Code returns the name of the code of an answer. What a server sends beyond
+// gRPC's codes is Unknown.
+func Code(err error) string {
+	code := status.Code(err)
+	if code > codes.Unauthenticated {
+		code = codes.Unknown
+	}
+	return code.String()
+}
+
+// Message returns the message of an answer, as the server or gRPC wrote it.
+func Message(err error) string { return status.Convert(err).Message() }
+
+// Remedy says what a person can do about an answer that refuses data for good:
+// the name of its code, or [AnswerTooLarge], and its message.
+func Remedy(answer, message string) string {
 	switch answer {
 	case codes.Unauthenticated.String(), codes.PermissionDenied.String():
 		return "correct the token in OTEL_EXPORTER_OTLP_HEADERS_FILE; what is refused meanwhile is lost"
 	case codes.Unimplemented.String():
 		switch {
 		case strings.Contains(message, "Decompressor"):
-			return "set OTEL_EXPORTER_OTLP_COMPRESSION=none"
+			return "the Collector does not know this compression: set OTEL_EXPORTER_OTLP_COMPRESSION to gzip or none"
 		case strings.Contains(message, "unknown service"):
-			return "what listens there takes no metrics: put its otlp receiver into a pipeline of metrics"
+			return "the server does not accept metrics: put its otlp receiver into a metrics pipeline"
 		}
-	case tooLargeAnswer:
+	case AnswerTooLarge:
 		return "raise the Collector's max_recv_msg_size_mib"
 	}
 	return "the Collector's own log says why"
 }
 
-// explain names the reason for an attempt that is repeated, short and the same
+// Diagnose names the reason for an attempt that is repeated, short and the same
 // for the same state, and what a person can do about it.
-func explain(err error) (reason, remedy string) {
+func Diagnose(err error) (reason, remedy string) {
 	st, _ := status.FromError(err)
-	for _, k := range known {
-		for _, s := range k.texts {
+	for _, d := range diagnoses {
+		for _, s := range d.texts {
 			if strings.Contains(st.Message(), s) {
-				return k.reason, k.remedy
+				return d.reason, d.remedy
 			}
 		}
 	}
@@ -140,20 +155,20 @@ func explain(err error) (reason, remedy string) {
 	case codes.DeadlineExceeded:
 		return "timeout", "no answer in time: look at the network and at the Collector's load, or raise OTEL_EXPORTER_OTLP_TIMEOUT"
 	}
-	return "unavailable", "look at the Collector and at what is between"
+	return "unavailable", "look at the Collector and at the network between"
 }
 
-// known is what grpc-go and crypto/tls say in the cases that have a name, the
-// more telling first.
-var known = []struct {
+// diagnoses is what grpc-go and crypto/tls say in the cases that have a name,
+// the most specific first.
+var diagnoses = []struct {
 	reason, remedy string
 	texts          []string
 }{
-	// Faults of this side: no request left it.
+	// Faults on this side: no request was sent.
 	{"headers_file", "make the file of OTEL_EXPORTER_OTLP_HEADERS_FILE readable by root, one name=value a line: in a plugin it must be below /var/lib/otelmetricsplugin",
-		[]string{"OTEL_EXPORTER_OTLP_HEADERS_FILE: "}},
+		[]string{headersFileError}},
 	{"tls_file", "make the PEM file readable by root; in a plugin its path begins with /var/lib/otelmetricsplugin",
-		[]string{"authentication handshake failed: authorities: ", "authentication handshake failed: client certificate "}},
+		[]string{"authentication handshake failed: " + authoritiesError, "authentication handshake failed: " + clientCertificateError}},
 	{"permission_denied", "the socket must be writable for root without capabilities: start the Collector as root, or give the socket mode 0666",
 		[]string{"connect: permission denied"}},
 
@@ -171,7 +186,7 @@ var known = []struct {
 		[]string{"authentication handshake failed"}},
 	{"bad_gateway", "a proxy answers in the Collector's place: look at what is behind it",
 		[]string{"status code received from server: 502", "status code received from server: 503", "status code received from server: 504"}},
-	{"not_otlp_grpc", "what listens there is no OTLP/gRPC receiver: its port is usually 4317, and 4318 is OTLP/HTTP",
+	{"not_otlp_grpc", "the server is not an OTLP/gRPC receiver, whose port is usually 4317; 4318 is OTLP/HTTP",
 		[]string{"looked like an HTTP/1.1 header", "unexpected HTTP status code received from server", "received unexpected content-type"}},
 	{"connection_refused", "nothing listens there: start the Collector, or correct OTLP_ENDPOINT or HTTPS_PROXY",
 		[]string{"connection refused", "connect: no such file or directory"}},
@@ -181,21 +196,4 @@ var known = []struct {
 		[]string{"error reading server preface", "http2: frame too large"}},
 	{"no_route", "there is no way to the Collector's host: look at the network",
 		[]string{"no route to host", "network is unreachable"}},
-}
-
-// quote makes of a server's or the connection's text what may be logged.
-func (q *Queue) quote(text string) string {
-	if q.cfg.Redact != nil {
-		text = q.cfg.Redact(text) // before it is cut: half a secret is not found
-	}
-	return clip(text)
-}
-
-// clip shortens a message for the log.
-func clip(s string) string {
-	const most = 300
-	if len(s) > most {
-		return strings.ToValidUTF8(s[:most], "") + "..."
-	}
-	return s
 }

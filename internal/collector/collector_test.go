@@ -1,4 +1,4 @@
-package export_test
+package collector_test
 
 import (
 	"context"
@@ -21,9 +21,6 @@ import (
 	"testing"
 	"time"
 
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	"go.opentelemetry.io/otel/sdk/resource"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"go.uber.org/goleak"
@@ -34,8 +31,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"otelmetricsplugin/internal/collector"
 	"otelmetricsplugin/internal/delivery"
-	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/internal/settings"
 )
 
@@ -70,7 +67,7 @@ func serve(t *testing.T, network, address string, options ...grpc.ServerOption) 
 
 func dial(t *testing.T, s *settings.Settings) colmetricpb.MetricsServiceClient {
 	t.Helper()
-	conn, err := export.Dial(s, "otelmetricsplugin/test")
+	conn, err := collector.Dial(s, "otelmetricsplugin/test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +83,7 @@ func send(t *testing.T, client colmetricpb.MetricsServiceClient) error {
 	return err
 }
 
-func TestEachRequestCarriesUserAgentHeadersAndCompression(t *testing.T) {
+func TestEachRequestCarriesUserAgentAndHeaders(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "headers")
 	write(t, file, "# a secret\n\nAuthorization = Bearer a=b,c \nx-both=file\n")
 	socket := filepath.Join(shortDir(t), "c.sock")
@@ -100,7 +97,7 @@ func TestEachRequestCarriesUserAgentHeadersAndCompression(t *testing.T) {
 		s := &settings.Settings{
 			Endpoint:    settings.Endpoint{Target: target.endpoint},
 			Headers:     map[string]string{"x-env": "env", "x-both": "env"},
-			HeadersFile: file, Gzip: true,
+			HeadersFile: file,
 		}
 		if target.endpoint == "" {
 			s.Endpoint.Target = "dns:///" + target.server.address
@@ -110,7 +107,7 @@ func TestEachRequestCarriesUserAgentHeadersAndCompression(t *testing.T) {
 		}
 		md := <-target.server.seen
 		for name, want := range map[string]string{
-			"authorization": "Bearer a=b,c", "x-both": "file", "x-env": "env", "grpc-accept-encoding": "gzip",
+			"authorization": "Bearer a=b,c", "x-both": "file", "x-env": "env", "grpc-accept-encoding": "gzip,zstd",
 		} {
 			if got := strings.Join(md.Get(name), "|"); got != want {
 				t.Errorf("header %s is %q, want %q", name, got, want)
@@ -126,10 +123,11 @@ func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
 	target := serve(t, "tcp", "127.0.0.1:0")
 	file := filepath.Join(t.TempDir(), "headers")
 	client := dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, HeadersFile: file})
+	_, invalid := settings.Header("bad name", "secret")
 	for _, step := range []struct{ content, want string }{
 		{"", "OTEL_EXPORTER_OTLP_HEADERS_FILE: open " + file + ": no such file or directory"},
-		{"authorization secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 1 of " + file + " is no name=value"},
-		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + ": what stands before the = is no name of a header"},
+		{"authorization secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 1 of " + file + " is not name=value"},
+		{"\nbad name=secret", "OTEL_EXPORTER_OTLP_HEADERS_FILE: line 2 of " + file + ": " + invalid.Error()},
 	} {
 		if step.content != "" {
 			write(t, file, step.content)
@@ -150,7 +148,7 @@ func TestAHeadersFileThatIsNotThereYetHealsWithoutARestart(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsNoneIsAnErrorAtOnce(t *testing.T) {
+func TestAFileThatIsNotARegularFileIsAnErrorAtOnce(t *testing.T) {
 	target := serve(t, "tcp", "127.0.0.1:0")
 	dir := t.TempDir()
 	fifo, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "huge")
@@ -162,10 +160,10 @@ func TestAFileThatIsNoneIsAnErrorAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		fifo:        fifo + " is no regular file",
-		dir:         dir + " is no regular file",
-		"/dev/zero": "/dev/zero is no regular file",
-		huge:        huge + " has 3221225472 bytes, more than the 1048576 that such a file may have",
+		fifo:        fifo + " is not a regular file",
+		dir:         dir + " is not a regular file",
+		"/dev/zero": "/dev/zero is not a regular file",
+		huge:        huge + " has 3221225472 bytes; the limit is 1048576",
 	} {
 		err := send(t, dial(t, &settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, HeadersFile: path}))
 		if want := "OTEL_EXPORTER_OTLP_HEADERS_FILE: " + want; status.Code(err) != codes.Unavailable || status.Convert(err).Message() != want {
@@ -211,7 +209,7 @@ func TestAServerThatQuotesASecretPutsItIntoNoMessage(t *testing.T) {
 
 // A server that ends each stream in the middle is tried again, whatever words
 // of what gRPC says about it are also in a header.
-func TestAHeaderThatIsAnOrdinaryWordChangesNoVerdict(t *testing.T) {
+func TestAHeaderThatIsAnOrdinaryWordChangesNoOutcome(t *testing.T) {
 	for _, value := range []string{"edge", "stream", "RST_STREAM", "terminated"} {
 		for _, name := range []string{"x-source", "x-token"} {
 			t.Run(name+"="+value, func(t *testing.T) {
@@ -256,7 +254,7 @@ func TestWhatLooksLikeASecretIsRedactedAndOrdinaryWordsAreNot(t *testing.T) {
 		{"x-env", "us-east-1", "dial us-east-1.example.com", "dial us-east-1.example.com"},
 	} {
 		target := serve(t, "tcp", "127.0.0.1:0")
-		conn, err := export.Dial(&settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, Headers: map[string]string{test.name: test.value}}, "test")
+		conn, err := collector.Dial(&settings.Settings{Endpoint: settings.Endpoint{Target: "dns:///" + target.address}, Headers: map[string]string{test.name: test.value}}, "test")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +288,7 @@ func queue(t *testing.T, service colmetricpb.MetricsServiceServer, s *settings.S
 func queueTo(t *testing.T, address string, s *settings.Settings, logger *slog.Logger) *delivery.Queue {
 	t.Helper()
 	s.Endpoint.Target = "dns:///" + address
-	conn, err := export.Dial(s, "test")
+	conn, err := collector.Dial(s, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,9 +308,12 @@ func queueTo(t *testing.T, address string, s *settings.Settings, logger *slog.Lo
 // accept gives q one data point.
 func accept(t *testing.T, q *delivery.Queue) {
 	t.Helper()
-	err := q.Accept(t.Context(), &colmetricpb.ExportMetricsServiceRequest{ResourceMetrics: []*metricpb.ResourceMetrics{{ScopeMetrics: []*metricpb.ScopeMetrics{{
+	request, err := proto.Marshal(&colmetricpb.ExportMetricsServiceRequest{ResourceMetrics: []*metricpb.ResourceMetrics{{ScopeMetrics: []*metricpb.ScopeMetrics{{
 		Metrics: []*metricpb.Metric{{Name: "m", Data: &metricpb.Metric_Gauge{Gauge: &metricpb.Gauge{DataPoints: []*metricpb.NumberDataPoint{{TimeUnixNano: 1}}}}}}}}}}})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Accept(request, 1); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -409,22 +410,22 @@ func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
 		plain  bool   // the client uses plaintext
 		before func() // makes the fault
 		want   string
-		mend   func() // nil: the server's fault, or the settings'
+		fix    func() // nil: the server's fault, or the settings'
 	}{
 		{
 			name: "no file of authorities yet", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
 			before: func() { _ = os.Remove(ca) }, want: "authorities: open " + ca + ": no such file or directory",
-			mend: func() { write(t, ca, string(ours.pem)) },
+			fix: func() { write(t, ca, string(ours.pem)) },
 		},
 		{
-			name: "a file that is none", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
-			before: func() { write(t, ca, "x") }, want: "authorities: " + ca + " holds no PEM certificate",
-			mend: func() { write(t, ca, string(ours.pem)) },
+			name: "not a PEM file", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
+			before: func() { write(t, ca, "x") }, want: "authorities: " + ca + " has no PEM certificate",
+			fix: func() { write(t, ca, string(ours.pem)) },
 		},
 		{
 			name: "wrong authority", server: &tls.Config{Certificates: []tls.Certificate{good}}, files: settings.TLSFiles{CA: ca},
 			before: func() { write(t, ca, string(other.pem)) }, want: "x509: certificate signed by unknown authority",
-			mend: func() { write(t, ca, string(ours.pem)) },
+			fix: func() { write(t, ca, string(ours.pem)) },
 		},
 		{
 			name: "public authorities", server: &tls.Config{Certificates: []tls.Certificate{good}},
@@ -445,7 +446,7 @@ func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
 		{
 			name: "client certificate not there yet", server: mutual, files: settings.TLSFiles{CA: ca, Certificate: cert, Key: key},
 			want: "client certificate " + cert + " with key " + key + ": open " + cert + ": no such file or directory",
-			mend: func() {
+			fix: func() {
 				_, _, c, k := issue(t, ours, &x509.Certificate{Subject: pkix.Name{CommonName: "client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 				write(t, cert, string(c))
 				write(t, key, string(k))
@@ -473,62 +474,17 @@ func TestTLSFaultsNameTheCauseAndHealWithoutARestart(t *testing.T) {
 			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("the error is\n%v, want Unavailable with\n%s", err, test.want)
 			}
-			if test.mend == nil {
+			if test.fix == nil {
 				return
 			}
-			test.mend()
+			test.fix()
 			deadline := time.Now().Add(20 * time.Second)
 			for err != nil {
 				if err = send(t, client); err != nil && time.Now().After(deadline) {
-					t.Fatalf("20 s after it was mended: %v", err)
+					t.Fatalf("20 s after it was fixed: %v", err)
 				}
 			}
 		})
-	}
-}
-
-func TestTheExporterHandsOverTheRequestAndReturnsWhatBecameOfIt(t *testing.T) {
-	var got *colmetricpb.ExportMetricsServiceRequest
-	var answer error
-	calls := 0
-	exporter, err := export.New(t.Context(), func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
-		got = proto.CloneOf(req)
-		calls++
-		return answer
-	}, sdkmetric.DeltaTemporalitySelector)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if exporter.Temporality(sdkmetric.InstrumentKindCounter) != metricdata.DeltaTemporality {
-		t.Error("the temporality is not the one asked for")
-	}
-	rm := &metricdata.ResourceMetrics{Resource: resource.Empty(), ScopeMetrics: []metricdata.ScopeMetrics{{
-		Metrics: []metricdata.Metrics{{Name: "m", Data: metricdata.Gauge[int64]{DataPoints: []metricdata.DataPoint[int64]{{Value: 1}}}}},
-	}}}
-	if err := exporter.Export(t.Context(), rm); err != nil {
-		t.Fatal(err)
-	}
-	if name := got.GetResourceMetrics()[0].GetScopeMetrics()[0].GetMetrics()[0].GetName(); name != "m" {
-		t.Errorf("the request is %v", got)
-	}
-	got = nil
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := exporter.Export(ended, rm); err != nil || got == nil {
-		t.Errorf("with a context that has ended %v is handed over, %v", got, err)
-	}
-	// Unavailable is what the SDK's exporter would repeat by itself for a minute.
-	for i, code := range []codes.Code{codes.InvalidArgument, codes.Unavailable} {
-		answer = status.Error(code, "no")
-		if err := exporter.Export(t.Context(), rm); err == nil || !strings.Contains(err.Error(), "no") {
-			t.Errorf("the error is %v", err)
-		}
-		if calls != 3+i {
-			t.Errorf("handed over %d times for %d exports", calls, 3+i)
-		}
-	}
-	if err := exporter.Shutdown(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -541,7 +497,7 @@ func write(t *testing.T, path, content string) {
 
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "export")
+	dir, err := os.MkdirTemp("", "collector")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,101 @@
+package scrape
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"io"
+	"maps"
+	"math"
+	"slices"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+// encodeText writes an exposition in text format 0.0.4 to b as delimited
+// protobuf, its families sorted by name. An error anywhere is an error of the
+// whole: half an exposition would look like series that vanished.
+func encodeText(ctx context.Context, b *buffer, exposition []byte, limits limits) error {
+	if err := checkText(exposition, limits); err != nil {
+		return err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(&reader{ctx, bytes.NewReader(exposition)})
+	if err != nil {
+		return err
+	}
+	b.data = b.data[:0]
+	encoder := expfmt.NewEncoder(b, expfmt.FmtProtoDelim.WithEscapingScheme(model.NoEscaping))
+	for _, family := range slices.SortedFunc(maps.Values(families), byName) { // in random order, and each name once
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := encoder.Encode(family); err != nil {
+			return err
+		}
+	}
+	limits.samples = math.MaxInt // they are counted, and a family without _sum and _count has fewer lines
+	return checkProtobuf(ctx, b.data, limits)
+}
+
+func byName(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
+
+// reader fails once ctx is done.
+type reader struct {
+	ctx context.Context // of the one call that reads
+	io.Reader
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.Reader.Read(p)
+}
+
+// What expfmt's parser allocates for a line, as measured.
+const (
+	textComment = 256 // a family
+	textSample  = 512 // a metric and its value
+	textLabel   = 240 // a pair, and for a histogram or summary its copy
+	// Looking for duplicates the parser makes a map of all labels so far for
+	// each label: up to eight fit without an allocation.
+	textLabelPairs = 32
+)
+
+// checkText counts the samples of an exposition, the lines that are neither
+// blank nor comments, and estimates what parsing them allocates: 8 MiB and 32
+// times the exposition's bytes are allowed, where real ones take 7 to 16 times.
+// Strings are left out: they are at most eight times their bytes. An equals sign
+// counts as a label: a value may contain some, but there are never fewer.
+func checkText(exposition []byte, limits limits) error {
+	room := 8<<20 + 32*len(exposition)
+	var samples, allocated int
+	for line := range bytes.Lines(exposition) {
+		line = bytes.TrimLeft(line, " \t\r\n")
+		switch {
+		case len(line) == 0:
+			continue
+		case line[0] == '#':
+			if len(line) > len("# TYPE a") {
+				allocated += textComment
+			}
+		default:
+			labels := bytes.Count(line, []byte{'='})
+			samples++
+			allocated += textSample + textLabel*labels
+			if labels > 8 {
+				allocated += textLabelPairs * labels * labels
+			}
+		}
+		switch {
+		case samples > limits.samples:
+			return &LimitError{Limit: LimitSamples, Max: int64(limits.samples)}
+		case allocated > room:
+			return &LimitError{Limit: LimitMemory, Max: int64(room)}
+		}
+	}
+	return nil
+}
