@@ -80,7 +80,7 @@ func held(tr *translate.Translator) int64 {
 	return with - heap()
 }
 
-// play translates expositions, one a second, and returns the translator.
+// translateEach translates expositions, one a second, and returns the translator.
 func translateEach(cfg translate.Config, expositions ...[]byte) *translate.Translator {
 	tr := translate.New(cfg)
 	w := otlp.NewWriter(partSize, func([]byte, int) {})
@@ -111,12 +111,40 @@ func TestMemoryIsThatOfThePage(t *testing.T) {
 	if twenty := held(translateEach(translate.Config{}, others...)); twenty > 3*one {
 		t.Errorf("%d KiB after one exposition, %d KiB after 20 of its size", one>>10, twenty>>10)
 	}
-	small := held(translateEach(translate.Config{}, page(0, 10)))
-	if got := held(translateEach(translate.Config{}, append(others, page(0, 10))...)); got > 4*small+32<<10 {
-		t.Errorf("%d KiB after a small exposition, %d KiB where larger ones came before", small>>10, got>>10)
+	small := encode(t, family("f0", dto.MetricType_COUNTER, counter(1)))
+	alone := held(translateEach(translate.Config{}, small))
+	if got := held(translateEach(translate.Config{}, append(others, small)...)); got > alone+32<<10 {
+		t.Errorf("%d KiB after a small exposition, %d KiB where larger ones came before", alone>>10, got>>10)
 	}
 	if got := held(translateEach(translate.Config{}, append(others, nil)...)); got > 32<<10 {
 		t.Errorf("%d KiB after an empty exposition", got>>10)
+	}
+}
+
+func TestMemoryOfOneLargeMetricIsGivenBack(t *testing.T) {
+	var pairs []string
+	for i := range 200 {
+		pairs = append(pairs, fmt.Sprint("l", i), strings.Repeat("v", 10<<10))
+	}
+	h := &dto.Histogram{SampleCount: proto.Uint64(0)}
+	for i := range 100_000 {
+		h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: proto.Float64(float64(i)), CumulativeCount: proto.Uint64(0), Exemplar: &dto.Exemplar{}})
+	}
+	wide := &dto.Histogram{PositiveSpan: spans(0, 100_000), PositiveDelta: make([]int64, 100_000)}
+	for range 100_000 {
+		wide.Exemplars = append(wide.Exemplars, &dto.Exemplar{})
+	}
+	s := &dto.Summary{SampleCount: proto.Uint64(0)}
+	for i := range 100_000 {
+		s.Quantile = append(s.Quantile, &dto.Quantile{Quantile: proto.Float64(float64(i) / 100_000)})
+	}
+	large := encode(t,
+		family("a", dto.MetricType_GAUGE, gauge(1, pairs...)),
+		family("b", dto.MetricType_HISTOGRAM, histogram(h), histogram(wide, "l", "v")),
+		family("c", dto.MetricType_SUMMARY, &dto.Metric{Summary: s}))
+	small := encode(t, family("a", dto.MetricType_GAUGE, gauge(1)))
+	if got := held(translateEach(translate.Config{}, large, small)); got > 1<<20 {
+		t.Errorf("%d KiB after a small exposition", got>>10)
 	}
 }
 

@@ -112,6 +112,22 @@ type scratch struct {
 	exemplarAttributes []byte
 }
 
+// forget lets go of the exposition, and of the memory that metrics took which
+// are much larger than real ones.
+func (x *scratch) forget() {
+	const many = 4 << 10
+	if max(cap(x.labels), cap(x.histogram.buckets), cap(x.histogram.exemplars), cap(x.summary.quantiles)) > many ||
+		max(cap(x.histogram.positive.deltas), cap(x.histogram.negative.deltas)) > 8*many ||
+		max(cap(x.gathered), cap(x.attributes), cap(x.exemplars), cap(x.exemplarAttributes)) > 64*many {
+		*x = scratch{}
+		return
+	}
+	clear(x.labels[:cap(x.labels)])
+	clear(x.histogram.buckets[:cap(x.histogram.buckets)])
+	clear(x.histogram.exemplars[:cap(x.histogram.exemplars)])
+	x.counter = counterValue{}
+}
+
 // New returns a Translator that has seen no exposition.
 func New(cfg Config) *Translator {
 	defaultScope := scope{Scope: otlp.NewScope(ScopeName, cfg.Version, "", nil), number: 1}
@@ -165,6 +181,7 @@ func (t *Translator) Translate(exposition []byte, at time.Time, w *otlp.Writer) 
 	t.endVanished()
 	t.last = t.page
 	t.exposition = nil
+	t.scratch.forget()
 	return t.end()
 }
 
