@@ -334,7 +334,7 @@ func TestPointsSayHowLargeTheyAre(t *testing.T) {
 
 func TestPartsAreWithinTheLimitAndMakeUpTheWhole(t *testing.T) {
 	same := NewWriter(0, nil) // used again and again
-	for seed := range uint64(2000) {
+	for seed := range uint64(500) {
 		var whole, parts written
 		w := NewWriter(math.MaxInt, whole.emit(t))
 		random{rand.New(rand.NewPCG(seed, 0))}.write(w)

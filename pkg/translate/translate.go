@@ -88,12 +88,15 @@ type Translator struct {
 	index      map[uint64]uint32
 
 	scratch scratch
-	points  struct {
-		number      otlp.NumberPoint
-		histogram   otlp.HistogramPoint
-		exponential otlp.ExponentialPoint
-		summary     otlp.SummaryPoint
-	}
+	points  points
+}
+
+// points are those that the last one of each kind was made in.
+type points struct {
+	number      otlp.NumberPoint
+	histogram   otlp.HistogramPoint
+	exponential otlp.ExponentialPoint
+	summary     otlp.SummaryPoint
 }
 
 // scratch is room to read one metric in.
@@ -182,6 +185,7 @@ func (t *Translator) Translate(exposition []byte, at time.Time, w *otlp.Writer) 
 	t.last = t.page
 	t.exposition = nil
 	t.scratch.forget()
+	t.points = points{}
 	return t.end()
 }
 
