@@ -63,7 +63,7 @@ func TestAnExpositionThatWasThereBeforeCostsNoAllocations(t *testing.T) {
 	}
 }
 
-const maxAllocations = 4
+const maxAllocations = 0
 
 // TestMovingExpositionsMove: the expositions of the benchmarks are valid, and
 // every point of them is another one after a move.

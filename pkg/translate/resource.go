@@ -48,10 +48,13 @@ func (t *Translator) describe(engine, target []frame) {
 			_, _ = h.Write(t.bytes(f.body))
 		}
 	}
-	if sum := h.Sum64(); sum == t.resourceHash {
+	sum := h.Sum64()
+	if sum == t.resourceHash {
 		return
-	} else if said := t.resourceOf(engine, target); len(said) > 0 {
-		t.resource, t.resourceHash = t.mergeResource(said), sum
+	}
+	t.resourceHash = sum
+	if said := t.resourceOf(engine, target); len(said) > 0 {
+		t.resource = t.mergeResource(said)
 	}
 }
 

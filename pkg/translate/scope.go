@@ -119,8 +119,9 @@ func (t *Translator) writeScopes() {
 			t.scopesFree = append(t.scopesFree, place)
 		}
 	}
-	if len(t.scopePlaces) == 1 { // as nearly always
-		t.scopes, t.scopesFree, order = t.scopes[:1:1], nil, nil
+	if len(t.scopePlaces) == 1 && len(t.scopes) > 1 { // maps and arrays of many scopes would stay as large
+		t.scopes, t.scopesFree, order = slices.Clone(t.scopes[:1]), nil, nil
+		t.scopePlaces = map[string]uint32{t.scopes[0].Key(): 0}
 	}
 	t.scopeOrder = order
 }

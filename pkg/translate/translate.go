@@ -88,12 +88,15 @@ type Translator struct {
 	index      map[uint64]uint32
 
 	scratch scratch
-	points  struct {
-		number      otlp.NumberPoint
-		histogram   otlp.HistogramPoint
-		exponential otlp.ExponentialPoint
-		summary     otlp.SummaryPoint
-	}
+	points  points
+}
+
+// points are those that the last one of each kind was made in.
+type points struct {
+	number      otlp.NumberPoint
+	histogram   otlp.HistogramPoint
+	exponential otlp.ExponentialPoint
+	summary     otlp.SummaryPoint
 }
 
 // scratch is room to read one metric in.
@@ -110,6 +113,22 @@ type scratch struct {
 	exponentialDiff    exponential
 	exemplars          []byte
 	exemplarAttributes []byte
+}
+
+// forget lets go of the exposition, and of the memory that metrics took which
+// are much larger than real ones.
+func (x *scratch) forget() {
+	const many = 4 << 10
+	if max(cap(x.labels), cap(x.histogram.buckets), cap(x.histogram.exemplars), cap(x.summary.quantiles)) > many ||
+		max(cap(x.histogram.positive.deltas), cap(x.histogram.negative.deltas)) > 8*many ||
+		max(cap(x.gathered), cap(x.attributes), cap(x.exemplars), cap(x.exemplarAttributes)) > 64*many {
+		*x = scratch{}
+		return
+	}
+	clear(x.labels[:cap(x.labels)])
+	clear(x.histogram.buckets[:cap(x.histogram.buckets)])
+	clear(x.histogram.exemplars[:cap(x.histogram.exemplars)])
+	x.counter = counterValue{}
 }
 
 // New returns a Translator that has seen no exposition.
@@ -165,6 +184,8 @@ func (t *Translator) Translate(exposition []byte, at time.Time, w *otlp.Writer) 
 	t.endVanished()
 	t.last = t.page
 	t.exposition = nil
+	t.scratch.forget()
+	t.points = points{}
 	return t.end()
 }
 
