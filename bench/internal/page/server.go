@@ -26,7 +26,7 @@ type Server struct {
 	set     *Set
 	churn   func() *Churn
 	live    http.Handler
-	started int
+	started []time.Time
 	served  atomic.Int64
 	numbers []int // of the expositions of a live page that were served
 }
@@ -63,7 +63,7 @@ func (s *Server) Close() error { return s.http.Close() }
 func (s *Server) Show(set *Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.set, s.live, s.started = set, nil, 0
+	s.set, s.live, s.started = set, nil, nil
 	s.served.Store(0)
 }
 
@@ -111,6 +111,13 @@ func (w *watch) Write(p []byte) (int, error) {
 // Served is the number of expositions that were written to the end since Show or ShowLive.
 func (s *Server) Served() int { return int(s.served.Load()) }
 
+// Started is when the scrapes since Show began.
+func (s *Server) Started() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]time.Time(nil), s.started...)
+}
+
 // Numbers are those of the expositions of a live page that were written to the end.
 func (s *Server) Numbers() []int {
 	s.mu.Lock()
@@ -120,9 +127,9 @@ func (s *Server) Numbers() []int {
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	set, live, n := s.set, s.live, s.started
+	set, live, n := s.set, s.live, len(s.started)
 	if set != nil {
-		s.started++
+		s.started = append(s.started, time.Now())
 	}
 	s.mu.Unlock()
 	switch {
