@@ -16,7 +16,11 @@ import (
 const vmagentPackage = "github.com/VictoriaMetrics/VictoriaMetrics/app/vmagent@v1.151.0"
 
 // programs are the paths of what is measured; vmagent is empty where it cannot be built.
-type programs struct{ plugin, collector, bridge, floor, vmagent string }
+type programs struct {
+	plugin, collector, bridge, floor, vmagent string
+	// collectorFormat is the exposition format that the Collector asks for, as scrape_protocols has it.
+	collectorFormat string
+}
 
 func build(ctx context.Context, o options) (p programs, err error) {
 	bin := filepath.Join(o.root, "bin", "bench")
@@ -26,6 +30,8 @@ func build(ctx context.Context, o options) (p programs, err error) {
 		bridge:    filepath.Join(bin, "bridge"),
 		floor:     filepath.Join(bin, "floor"),
 		vmagent:   filepath.Join(bin, "vmagent"),
+
+		collectorFormat: o.collectorFormat,
 	}
 	if p.plugin == "" {
 		p.plugin = filepath.Join(o.root, "bin", "otelmetricsplugin")

@@ -29,13 +29,16 @@ type options struct {
 	program  string
 	document string
 	peers    string
-	sizes    []int
-	rounds   int
-	scrapes  int
-	quick    bool
-	verify   bool
-	memory   bool
-	soak     time.Duration
+
+	collectorFormat string
+
+	sizes   []int
+	rounds  int
+	scrapes int
+	quick   bool
+	verify  bool
+	memory  bool
+	soak    time.Duration
 }
 
 func main() {
@@ -56,6 +59,7 @@ func parse() (o options, err error) {
 	flag.StringVar(&o.program, "program", "", "the otelmetricsplugin `binary`; built by make if empty")
 	flag.StringVar(&o.document, "document", "docs/performance.md", "the `file` to write the tables into, below the root; none if empty")
 	flag.StringVar(&o.peers, "peers", "", "run only programs whose name contains one of these `words`, separated by commas")
+	flag.StringVar(&o.collectorFormat, "collector-format", "PrometheusProto", "the `format` that the Collector scrapes; PrometheusText0.0.4 costs it more")
 	sizes := flag.String("sizes", "500,10000,100000,1000000", "samples of the `pages`")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each program runs on each page")
 	flag.IntVar(&o.scrapes, "scrapes", 10, "scrapes that are measured in one run, 3 on the largest page")

@@ -21,6 +21,8 @@ type bench struct {
 	options
 	programs
 	dir string
+	// large is the page of a million samples, once it is encoded.
+	large *page.Set
 }
 
 // plan is how one program is measured on one page.
@@ -60,11 +62,14 @@ func (b *bench) measureAll(ctx context.Context) (*report, error) {
 			p.interval, p.warm, p.scrapes = 5*time.Second, 1, min(3, b.scrapes)
 			rounds = min(2, rounds)
 		}
-		progress("a page of %d samples", size)
+		progress("encoding a page of %d samples", size)
 		if p.set, err = page.Encode(size, p.warm+p.scrapes+2); err != nil {
 			return nil, err
 		}
 		r.addPage(p)
+		if size == million {
+			b.large = p.set
+		}
 		for round := range rounds {
 			for _, peer := range peers {
 				got, err := b.measure(ctx, s, peer, p)

@@ -118,6 +118,7 @@ func startPlugin(compression string) func(context.Context, *station, programs, t
 	}
 }
 
+// startCollector starts the cheapest Collector that was found; docs/performance.md says what was tried.
 func startCollector(compression string) func(context.Context, *station, programs, time.Duration) (*proc.Process, error) {
 	return func(ctx context.Context, s *station, p programs, interval time.Duration) (*proc.Process, error) {
 		// Without compression the whole page is one request, which costs least. Requests that a default receiver takes are
@@ -142,12 +143,9 @@ exporters:
   otlp_grpc: {endpoint: %[4]q, compression: %[5]s, timeout: 30s, tls: {insecure: true}, sending_queue: {num_consumers: 1%[6]s}}
 service:
   pipelines: {metrics: {receivers: [prometheus], exporters: [otlp_grpc]}}
-`, interval.Milliseconds(), collectorProtocol, s.server.Address, endpoint, compression, batch))
+`, interval.Milliseconds(), p.collectorFormat, s.server.Address, endpoint, compression, batch))
 	}
 }
-
-// collectorProtocol is the cheapest format for the Collector's prometheus receiver.
-var collectorProtocol = "PrometheusText0.0.4"
 
 func startBridge(ctx context.Context, s *station, p programs, interval time.Duration) (*proc.Process, error) {
 	return proc.Start(ctx, nil, p.bridge, "-url", s.server.Unix, "-endpoint", s.lax.Address, "-interval", interval.String())
