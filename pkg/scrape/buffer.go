@@ -56,7 +56,7 @@ func (b *buffer) grow(n int, length int64) {
 	if have >= largeBuffer {
 		size = have + have/4
 	}
-	if length > int64(have) {
+	if length >= int64(have) {
 		// A little more, as expositions grow.
 		size = int(min(length+length/16, int64(max(size, have+largeBuffer))))
 	}

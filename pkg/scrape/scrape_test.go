@@ -481,7 +481,7 @@ func TestOneExpositionAfterAnother(t *testing.T) {
 // the second time that each is scraped.
 func TestAScrapeAllocatesNothingForEachSample(t *testing.T) {
 	for _, samples := range []int{500, 100_000} {
-		s := newScraper(t, scrape.Config{URL: serve(t, body(delimited, string(synthetic(t, samples))))[0]})
+		s := newScraper(t, scrape.Config{URL: respondAlways(t, chunked(synthetic(t, samples)))})
 		scrapeOnce := func() {
 			if _, err := s.Scrape(t.Context()); err != nil {
 				t.Fatal(err)
@@ -500,16 +500,7 @@ func TestAScrapeAllocatesNothingForEachSample(t *testing.T) {
 func BenchmarkScrape(b *testing.B) {
 	for name, page := range map[string][]byte{"297-active": recorded(b, "297-active.pb"), "500": synthetic(b, 500), "100000": synthetic(b, 100_000)} {
 		b.Run(name, func(b *testing.B) {
-			var response bytes.Buffer
-			fmt.Fprintf(&response, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nDate: Wed, 25 Nov 2026 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\n\r\n", delimited)
-			chunked := httputil.NewChunkedWriter(&response)
-			for chunk := range slices.Chunk(page, 32<<10) {
-				_, _ = chunked.Write(chunk)
-			}
-			_ = chunked.Close()
-			response.WriteString("\r\n")
-
-			s := newScraper(b, scrape.Config{URL: respondAlways(b, response.Bytes())})
+			s := newScraper(b, scrape.Config{URL: respondAlways(b, chunked(page))})
 			if _, err := s.Scrape(b.Context()); err != nil {
 				b.Fatal(err)
 			}
@@ -524,17 +515,30 @@ func BenchmarkScrape(b *testing.B) {
 	}
 }
 
+// chunked returns the response with a page of protobuf in chunks of 32 KiB.
+func chunked(page []byte) []byte {
+	var response bytes.Buffer
+	fmt.Fprintf(&response, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nDate: Wed, 25 Nov 2026 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\n\r\n", delimited)
+	w := httputil.NewChunkedWriter(&response)
+	for chunk := range slices.Chunk(page, 32<<10) {
+		_, _ = w.Write(chunk)
+	}
+	_ = w.Close()
+	response.WriteString("\r\n")
+	return response.Bytes()
+}
+
 // respondAlways answers each request of one connection with the same bytes, and
 // does not allocate for it.
-func respondAlways(b *testing.B, response []byte) (url string) {
-	b.Helper()
-	socket := filepath.Join(b.TempDir(), "m.sock")
+func respondAlways(t testing.TB, response []byte) (url string) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "m.sock")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	done := make(chan struct{})
-	b.Cleanup(func() {
+	t.Cleanup(func() {
 		_ = listener.Close()
 		<-done
 	})
