@@ -90,3 +90,11 @@ clean: ## removes bin and build
 .PHONY: help
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sed 's/$$(PLUGIN)/$(PLUGIN)/' | expand -t 12
+
+.PHONY: bench
+bench: build ## beside the Collector, vmagent and the bridge; writes docs/performance.md; BENCHFLAGS=-quick for 2 minutes
+	cd bench && go run ./cmd/bench -program ../bin/otelmetricsplugin $(BENCHFLAGS)
+
+.PHONY: benchcmp
+benchcmp: ## Go benchmarks of two commits compared: OLD=commit NEW=commit
+	scripts/benchcmp.sh '$(OLD)' '$(or $(NEW),HEAD)'

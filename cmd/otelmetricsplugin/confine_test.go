@@ -88,10 +88,10 @@ func TestALimitOfThePageIsUpZeroWithItsReason(t *testing.T) {
 		value, want string
 		page        http.HandlerFunc
 	}{
-		"SCRAPE_MAX_BYTES":       {"10", "the page has more than 10 bytes; SCRAPE_MAX_BYTES raises the limit", page.good},
-		"SCRAPE_MAX_SAMPLES":     {"1", "the page has more than 1 samples; SCRAPE_MAX_SAMPLES raises the limit", twoSamples},
+		"SCRAPE_MAX_BYTES":       {"10", "the exposition has more than 10 bytes; SCRAPE_MAX_BYTES raises the limit", page.good},
+		"SCRAPE_MAX_SAMPLES":     {"1", "the exposition has more than 1 samples; SCRAPE_MAX_SAMPLES raises the limit", twoSamples},
 		"SCRAPE_MAX_LABEL_BYTES": {"3", "has more than 3 bytes", page.good},
-		"SCRAPE_TIMEOUT":         {"50ms", "no whole page within 50ms; SCRAPE_TIMEOUT raises the limit", hang},
+		"SCRAPE_TIMEOUT":         {"50ms", "no complete exposition within 50ms; SCRAPE_TIMEOUT raises the limit", hang},
 	} {
 		t.Run(setting, func(t *testing.T) {
 			page.set(test.page)

@@ -126,39 +126,39 @@ func (l *lines) await(t *testing.T, what string) {
 	}
 }
 
-// collector is an OTLP/gRPC receiver in the test's process.
-type collector struct {
+// testCollector is an OTLP/gRPC receiver in the test's process.
+type testCollector struct {
 	colmetricpb.UnimplementedMetricsServiceServer
 	server   *grpc.Server
 	address  string
 	requests chan *colmetricpb.ExportMetricsServiceRequest
 }
 
-func startCollector(t *testing.T) *collector {
+func startCollector(t *testing.T) *testCollector {
 	t.Helper()
 	return startCollectorAt(t, "127.0.0.1:0")
 }
 
-func startCollectorAt(t *testing.T, address string) *collector {
+func startCollectorAt(t *testing.T, address string) *testCollector {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &collector{server: grpc.NewServer(), address: listener.Addr().String(), requests: make(chan *colmetricpb.ExportMetricsServiceRequest, 1000)}
+	c := &testCollector{server: grpc.NewServer(), address: listener.Addr().String(), requests: make(chan *colmetricpb.ExportMetricsServiceRequest, 1000)}
 	colmetricpb.RegisterMetricsServiceServer(c.server, c)
 	go func() { _ = c.server.Serve(listener) }()
 	t.Cleanup(c.server.Stop)
 	return c
 }
 
-func (c *collector) Export(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
+func (c *testCollector) Export(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) (*colmetricpb.ExportMetricsServiceResponse, error) {
 	c.requests <- req
 	return &colmetricpb.ExportMetricsServiceResponse{}, nil
 }
 
 // next returns the metrics of the next request by name.
-func (c *collector) next(t *testing.T) map[string]*metricpb.Metric {
+func (c *testCollector) next(t *testing.T) map[string]*metricpb.Metric {
 	t.Helper()
 	select {
 	case req := <-c.requests:
@@ -194,7 +194,7 @@ func value(m *metricpb.Metric) float64 {
 }
 
 // awaitUp waits for a request in which up has that value.
-func (c *collector) awaitUp(t *testing.T, want float64) map[string]*metricpb.Metric {
+func (c *testCollector) awaitUp(t *testing.T, want float64) map[string]*metricpb.Metric {
 	t.Helper()
 	for {
 		if metrics := c.next(t); value(metrics["up"]) == want {
@@ -410,7 +410,7 @@ func TestABadPageExportsUpZeroAndRecoversByItself(t *testing.T) {
 		t.Errorf("after it all %v and %v arrive", again["reads_total"], again["scrape_samples_scraped"])
 	}
 
-	run.stderr.await(t, "no whole page within 200ms")
+	run.stderr.await(t, "no complete exposition within 200ms")
 	run.stderr.await(t, `500 Internal Server Error`)
 	if n := strings.Count(run.stderr.String(), "the scrape failed"); n != 3 {
 		t.Errorf("three failures were logged %d times", n)

@@ -15,17 +15,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"otelmetricsplugin/internal/delivery"
-	"otelmetricsplugin/internal/export"
 	"otelmetricsplugin/pkg/lifecycle"
-	"otelmetricsplugin/pkg/scrape"
 )
 
 // bound is what the program may hold on the page of an active swarm manager,
@@ -49,16 +44,15 @@ func TestMemoryIsFlatOverASimulatedWeekWithoutACollector(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		manager := lifecycle.New(lifecycle.Config{
-			Scrape: func(context.Context) ([]*dto.MetricFamily, error) {
-				return scrape.Decode(page, expfmt.NewFormat(expfmt.TypeProtoDelim), scrape.Limits{Samples: scrape.DefaultMaxSamples, LabelBytes: scrape.DefaultMaxLabelBytes})
-			},
-			Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-				return export.New(ctx, queue.Accept, sdkmetric.CumulativeTemporalitySelector)
-			},
+		manager, err := lifecycle.New(lifecycle.Config{
+			Scrape:      func(context.Context) ([]byte, error) { return page, nil },
+			Delivery:    queue,
 			Interval:    time.Hour,
 			Instruments: queue.Register,
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		manager.Start()
 		var heaps []uint64
 		for range 7 {

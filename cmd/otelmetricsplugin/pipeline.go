@@ -4,41 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	_ "golang.org/x/crypto/x509roots/fallback" // the plugin's file system has no roots of its own
+	"google.golang.org/protobuf/proto"
 
+	"otelmetricsplugin/internal/collector"
 	"otelmetricsplugin/internal/delivery"
-	"otelmetricsplugin/internal/export"
-	"otelmetricsplugin/internal/receive"
+	"otelmetricsplugin/internal/otlp"
 	"otelmetricsplugin/internal/sandbox"
 	"otelmetricsplugin/internal/settings"
 	"otelmetricsplugin/pkg/lifecycle"
 	"otelmetricsplugin/pkg/scrape"
 )
 
-// ending bounds what the program still does once it was told to end, and
-// collecting the part of it that is not the delivery's. It is gone within five
-// seconds; the engine kills a plugin after ten.
+// How long the program takes to end at most, and the part of that for the last
+// collection. It is gone within five seconds; the engine kills a plugin after ten.
 const (
-	ending     = 4 * time.Second
-	collecting = 3 * time.Second
+	stopTimeout    = 4 * time.Second
+	collectTimeout = 3 * time.Second
 )
 
 // spoolName is the delivery's own directory within SPOOL_DIR, which in a plugin
-// also holds what the user puts there: certificates, a file of headers.
+// also has what the user puts there: certificates, a file of headers.
 const spoolName = "spool"
 
-// confine drops every privilege that the program does not need from here on.
-// What cannot be dropped is no reason to collect nothing.
+// confine drops every privilege that the program does not need from here on. It
+// collects with those that it could not drop, too.
 func confine(s *settings.Settings, logger *slog.Logger, socket string) {
 	report, err := sandbox.Enter(sandbox.Paths{
 		Spool:  s.SpoolDir,
@@ -51,7 +49,112 @@ func confine(s *settings.Settings, logger *slog.Logger, socket string) {
 	logger.Info("confined", "sandbox", report)
 }
 
-// newScraper returns the scraper of the settings' page, which the caller closes.
+// pipeline is everything from the scrape to the Collector.
+type pipeline struct {
+	scraper *scrape.Scraper
+	conn    *collector.Conn
+	queue   *delivery.Queue
+	manager *lifecycle.Manager
+	logger  *slog.Logger
+}
+
+// newPipeline wires settings to a pipeline, which starts nothing by itself. As
+// the plugin it spreads its scrapes over the interval, and finds out whether its
+// socket is stale. The caller closes it.
+func newPipeline(s *settings.Settings, logger *slog.Logger, plugin bool) (p *pipeline, err error) {
+	p = &pipeline{logger: logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.scraper, err = newScraper(s); err != nil {
+		return nil, err
+	}
+	if p.conn, err = collector.Dial(s, userAgent()); err != nil {
+		return nil, err
+	}
+	spool := s.SpoolDir
+	if spool != "" {
+		spool = filepath.Join(spool, spoolName)
+	}
+	p.queue, err = delivery.Open(delivery.Config{
+		Conn: p.conn, Compression: s.Compression, Dir: spool, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout,
+		Logger: logger, Redact: p.conn.Redact,
+	})
+	if err != nil {
+		return nil, err
+	}
+	cfg := newConfig(s, p.scraper, p.queue)
+	cfg.Logger = logger
+	cfg.Instruments = p.queue.Register
+	if plugin {
+		cfg.Spread = s.Interval
+		cfg.Dial = p.scraper.Dial
+	}
+	if p.manager, err = lifecycle.New(cfg); err != nil {
+		return nil, err
+	}
+	v, commit := buildVersion()
+	logger.Info("ready", "version", v, "commit", commit, "endpoint", s.Endpoint.Target, "tls", s.Endpoint.TLS,
+		"target", p.scraper.String(), "interval", s.Interval.String())
+	return p, nil
+}
+
+// close collects once more, delivers what it can in the time that there is, and
+// keeps the rest.
+func (p *pipeline) close() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if p.manager != nil {
+		collectCtx, cancelCollect := context.WithTimeout(ctx, collectTimeout)
+		defer cancelCollect()
+		if err := p.manager.Close(collectCtx); err != nil {
+			p.logger.Warn("the pipeline did not end in time", "error", err)
+		}
+	}
+	if p.queue != nil {
+		if err := p.queue.Close(ctx); err != nil {
+			p.logger.Warn("the delivery ended with a loss", "error", err)
+		}
+	}
+	if p.conn != nil {
+		err = p.conn.Close()
+	}
+	if p.scraper != nil {
+		p.scraper.Close()
+	}
+	return err
+}
+
+// collectOnce scrapes once and returns as OTLP JSON what would be exported.
+func collectOnce(ctx context.Context, s *settings.Settings) (line []byte, err error) {
+	scraper, err := newScraper(s)
+	if err != nil {
+		return nil, err
+	}
+	defer scraper.Close()
+	printer := &printer{}
+	err = lifecycle.Once(ctx, newConfig(s, scraper, printer))
+	return printer.line, err
+}
+
+// printer is a [lifecycle.Delivery] to a line of OTLP JSON.
+type printer struct{ line []byte }
+
+// MaxRequest leaves the request in one part.
+func (p *printer) MaxRequest() int { return math.MaxInt }
+
+// Accept appends the request to the line.
+func (p *printer) Accept(request []byte, _ int) error {
+	var message colmetricpb.ExportMetricsServiceRequest
+	err := proto.Unmarshal(request, &message)
+	if err == nil {
+		p.line, err = otlp.AppendJSON(p.line, &message)
+	}
+	return err
+}
+
 func newScraper(s *settings.Settings) (*scrape.Scraper, error) {
 	cfg := s.Scrape
 	cfg.UserAgent = userAgent()
@@ -63,24 +166,42 @@ func userAgent() string {
 	return "otelmetricsplugin/" + v
 }
 
-// newConfig wires settings to what a pipeline is made of.
-func newConfig(s *settings.Settings, scraper *scrape.Scraper, logger *slog.Logger, send export.Send) lifecycle.Config {
+func newConfig(s *settings.Settings, scraper *scrape.Scraper, delivery lifecycle.Delivery) lifecycle.Config {
 	v, _ := buildVersion()
 	return lifecycle.Config{
-		Scrape: scraper.Scrape,
-		Exporter: func(ctx context.Context) (sdkmetric.Exporter, error) {
-			return export.New(ctx, send, s.Temporality)
+		Scrape: func(ctx context.Context) ([]byte, error) {
+			exposition, err := scraper.Scrape(ctx)
+			return exposition, nameSetting(err)
 		},
-		Interval: s.Interval,
-		Keep:     s.Keep,
-		Defaults: defaultResource(),
-		Resource: s.Resource,
-		Version:  v,
-		Logger:   logger,
+		Delivery:    delivery,
+		Interval:    s.Interval,
+		Keep:        s.Keep,
+		Temporality: s.Temporality,
+		Defaults:    defaultResource(),
+		Resource:    s.Resource,
+		Version:     v,
 	}
 }
 
-// defaultResource is what is known of the resource without a page. A plugin
+// limitSettings are the settings that raise a limit.
+var limitSettings = map[scrape.Limit]string{
+	scrape.LimitTime:       "SCRAPE_TIMEOUT",
+	scrape.LimitBytes:      "SCRAPE_MAX_BYTES",
+	scrape.LimitSamples:    "SCRAPE_MAX_SAMPLES",
+	scrape.LimitLabelBytes: "SCRAPE_MAX_LABEL_BYTES",
+}
+
+// nameSetting adds to the error of a limit the setting that raises it.
+func nameSetting(err error) error {
+	if limit, ok := errors.AsType[*scrape.LimitError](err); ok {
+		if setting, ok := limitSettings[limit.Limit]; ok {
+			return fmt.Errorf("%w; %s raises the limit", err, setting)
+		}
+	}
+	return err
+}
+
+// defaultResource is what is known of the resource without a scrape. A plugin
 // shares its host's name.
 func defaultResource() []attribute.KeyValue {
 	attrs := []attribute.KeyValue{attribute.String("service.name", "dockerd")}
@@ -88,109 +209,4 @@ func defaultResource() []attribute.KeyValue {
 		attrs = append(attrs, attribute.String("host.name", name))
 	}
 	return attrs
-}
-
-// runPipeline collects and exports until ctx ends or, as the plugin, its socket
-// is found stale. With a serve function it starts nothing by itself: serve
-// does, and runs until ctx ends.
-func runPipeline(ctx context.Context, s *settings.Settings, logger *slog.Logger, serve func(context.Context, *lifecycle.Manager) error) (err error) {
-	scraper, err := newScraper(s)
-	if err != nil {
-		return err
-	}
-	defer scraper.Close()
-	conn, err := export.Dial(s, userAgent())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	spool := s.SpoolDir
-	if spool != "" {
-		spool = filepath.Join(spool, spoolName)
-	}
-	queue, err := delivery.Open(delivery.Config{
-		Conn: conn, Dir: spool, MaxBytes: s.SpoolMaxBytes, Timeout: s.Timeout, Logger: logger, Redact: conn.Redact,
-	})
-	if err != nil {
-		return err
-	}
-	cfg := newConfig(s, scraper, logger, queue.Accept)
-	cfg.Instruments = queue.Register
-	if serve != nil {
-		cfg.Spread = s.Interval
-		cfg.Dial = scraper.Dial
-	}
-	manager := lifecycle.New(cfg)
-	v, commit := buildVersion()
-	logger.Info("ready", "version", v, "commit", commit, "endpoint", s.Endpoint.Target, "tls", s.Endpoint.TLS,
-		"target", scraper.String(), "interval", s.Interval.String())
-
-	if serve != nil {
-		err = serve(ctx, manager)
-	} else {
-		manager.Start()
-		<-ctx.Done()
-	}
-
-	end, cancel := context.WithTimeout(context.Background(), ending)
-	defer cancel()
-	endCollecting, cancelCollecting := context.WithTimeout(end, collecting)
-	defer cancelCollecting()
-	if closeErr := manager.Close(endCollecting); closeErr != nil {
-		logger.Warn("the pipeline did not end in time", "error", closeErr)
-	}
-	if closeErr := queue.Close(end); closeErr != nil {
-		logger.Warn("the delivery ended with a loss", "error", closeErr)
-	}
-	return err
-}
-
-// runPlugin serves the plugin protocol until ctx ends.
-func runPlugin(ctx context.Context, s *settings.Settings, logger *slog.Logger) error {
-	return runPipeline(ctx, s, logger, func(ctx context.Context, manager *lifecycle.Manager) error {
-		listener, err := lifecycle.Listen(s.PluginSocket)
-		if err != nil {
-			return err
-		}
-		server := lifecycle.NewServer(manager)
-		server.ErrorLog = slog.NewLogLogger(logger.Handler(), slog.LevelWarn)
-		server.BaseContext = func(net.Listener) context.Context { return ctx }
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(listener) }()
-
-		select {
-		case err := <-served:
-			return fmt.Errorf("plugin socket: %w", err)
-		case <-manager.Stale():
-			err = lifecycle.ErrStale
-		case <-ctx.Done():
-		}
-		_ = server.Close() // nobody waits for an answer of a plugin that ends
-		if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
-			err = errors.Join(err, serveErr)
-		}
-		return err
-	})
-}
-
-// printOnce writes one request to w and sends nothing. It is cumulative whatever
-// the settings say: one page alone has no deltas.
-func printOnce(ctx context.Context, s *settings.Settings, w io.Writer) error {
-	scraper, err := newScraper(s)
-	if err != nil {
-		return err
-	}
-	defer scraper.Close()
-	s.Temporality = sdkmetric.CumulativeTemporalitySelector
-	err = lifecycle.Once(ctx, newConfig(s, scraper, nil, func(_ context.Context, req *colmetricpb.ExportMetricsServiceRequest) error {
-		line, err := receive.AppendJSON(nil, req)
-		if err == nil {
-			_, err = w.Write(append(line, '\n'))
-		}
-		return err
-	}))
-	if errors.Is(err, os.ErrPermission) {
-		err = fmt.Errorf("%w; run it as root", err)
-	}
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -725,6 +726,7 @@ func TestAcceptIsSafeForConcurrentUse(t *testing.T) {
 // a spool that is full within a day.
 func TestMemoryIsFlatOverAWeekWithoutACollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		debug.FreeOSMemory() // what other tests took
 		h := &host{}
 		q := open(t, Config{Conn: h.conn(t), Dir: t.TempDir(), MaxBytes: 4 << 20,
 			MaxBackoff: 5 * time.Minute}) // most of the work is in the probes
@@ -898,9 +900,9 @@ func TestRandomFaultsLoseNothingAndKeepTheOrder(t *testing.T) {
 				case 0:
 					broken.set(syscall.ENOSPC)
 				case 1, 2:
-					broken.mend()
+					broken.heal()
 				case 3:
-					broken.mend()
+					broken.heal()
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					if err := q.Close(ctx); err != nil {
 						t.Fatal(err)
@@ -909,7 +911,7 @@ func TestRandomFaultsLoseNothingAndKeepTheOrder(t *testing.T) {
 					q = nil
 				}
 			}
-			broken.mend()
+			broken.heal()
 			c.script(nil)
 			if q == nil {
 				q = open(t, Config{Conn: conn, Dir: dir})

@@ -99,7 +99,7 @@ func (s *sender) deliver(it *item) bool {
 		return s.unreadable(it, err)
 	}
 	s.unread = nil
-	failure, delay := s.send(it, out)
+	delay, failure := s.send(it, out)
 	out.body.Release() // it is not needed during the pause
 	switch {
 	case s.ctx.Err() != nil: // the end of Close's ctx, not the Collector's answer
@@ -112,26 +112,26 @@ func (s *sender) deliver(it *item) bool {
 }
 
 // send sends it once and does what a final answer asks for. Otherwise it
-// returns the failure, and the pause that the server asks for.
-func (s *sender) send(it *item, out outgoing) (failure error, delay time.Duration) {
+// returns the pause that the server asks for, and the failure.
+func (s *sender) send(it *item, out outgoing) (delay time.Duration, failure error) {
 	if out.waited && !s.pause(time.Until(s.nextWaited)) {
-		return nil, 0
+		return 0, nil
 	}
 	s.nextWaited = time.Now().Add(s.cfg.Pace)
 	if limit := int(s.limit.Load()); out.unpacked > limit && it.points > 1 {
 		s.store.split(it, out, limit) // before the Collector has to refuse it
-		return nil, 0
+		return 0, nil
 	}
 	reply, err := s.attempt(out)
 	outcome, delay := collector.Classify(err)
 	switch {
 	case s.ctx.Err() != nil:
 	case outcome == collector.Retry:
-		return err, delay
+		return delay, err
 	default:
 		s.answered(it, out, outcome, reply, err)
 	}
-	return nil, 0
+	return 0, nil
 }
 
 // attempt sends a request once. After a failure it waits for the connection.

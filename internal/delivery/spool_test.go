@@ -375,7 +375,7 @@ func roleOpen() {
 type diskFault struct{ err atomic.Pointer[syscall.Errno] }
 
 func (f *diskFault) set(err syscall.Errno) { f.err.Store(&err) }
-func (f *diskFault) mend()                 { f.err.Store(nil) }
+func (f *diskFault) heal()                 { f.err.Store(nil) }
 
 // brokenDisk returns a Queue whose disk fails as broken says.
 func brokenDisk(t *testing.T, cfg Config, broken *diskFault) *Queue {
@@ -427,7 +427,7 @@ func TestDiskThatFailsIsBridgedByMemoryAndRecovers(t *testing.T) {
 				if s := q.Stats(); s.DiskBytes != 5*blockSize || s.MemoryBytes == 0 || s.QueuedPoints != 20 {
 					t.Errorf("while it fails: %+v", s)
 				}
-				broken.mend()
+				broken.heal()
 				some()
 				if s := q.Stats(); s.DiskBytes != 15*blockSize || s.MemoryBytes != 0 || s.QueuedPoints != 30 {
 					t.Errorf("when it works: %+v", s)
@@ -439,7 +439,7 @@ func TestDiskThatFailsIsBridgedByMemoryAndRecovers(t *testing.T) {
 				if s := q.Stats(); s.QueuedRequests != 0 {
 					t.Errorf("delivered: %+v", s)
 				}
-				broken.mend()
+				broken.heal()
 				drained(t, q)
 				if got := files(t, dir); len(got) != 0 {
 					t.Errorf("left behind: %v", got)
@@ -480,7 +480,7 @@ func TestDiskThatFailsForLongKeepsTheNewestInTheBoundOfMemory(t *testing.T) {
 						t.Fatalf("%d bytes in memory", s.MemoryBytes)
 					}
 				}
-				broken.mend()
+				broken.heal()
 				c.script(nil)
 				s := drained(t, q)
 				if got := s.Dropped[DroppedQueueFull] + int64(c.held.points()); got != 500*20 {

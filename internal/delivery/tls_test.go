@@ -61,7 +61,7 @@ func (a authority) issue(t *testing.T, name string, end time.Time) tls.Certifica
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func TestTLSMistakesAreNamedAndLoseNothingOnceMended(t *testing.T) {
+func TestTLSMistakesAreNamedAndLoseNothingOnceCorrected(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	later := time.Now().Add(time.Hour)
 	good := ca.issue(t, "collector", later)
@@ -71,10 +71,10 @@ func TestTLSMistakesAreNamedAndLoseNothingOnceMended(t *testing.T) {
 	}
 	right := server(&tls.Config{Certificates: []tls.Certificate{good}})
 	for name, c := range map[string]struct {
-		client        credentials.TransportCredentials
-		wrong, mended credentials.TransportCredentials
-		reason        string
-		remedy        string
+		client       credentials.TransportCredentials
+		wrong, right credentials.TransportCredentials
+		reason       string
+		remedy       string
 	}{
 		"unknown authority": {client(), server(&tls.Config{Certificates: []tls.Certificate{other.issue(t, "collector", later)}}), right,
 			"tls_unknown_authority", "name the CA that signed the Collector's certificate in OTEL_EXPORTER_OTLP_CERTIFICATE"},
@@ -107,25 +107,25 @@ func TestTLSMistakesAreNamedAndLoseNothingOnceMended(t *testing.T) {
 				accept(t, q, want, page(scrape, 5))
 			}
 			// The alert of the server may come too late for the first attempt.
-			var told map[string]any
+			var logged map[string]any
 			await(q, func(s Stats) bool {
 				for _, r := range log.records() {
 					if r["reason"] == c.reason {
-						told = r
+						logged = r
 					}
 				}
-				return s.Retries >= 3 && (told != nil || s.Retries >= 30)
+				return s.Retries >= 3 && (logged != nil || s.Retries >= 30)
 			})
 			s.Stop()
-			col.serve(t, listen(t, addr), grpc.Creds(c.mended))
+			col.serve(t, listen(t, addr), grpc.Creds(c.right))
 			stats := flush(t, q)
 			if d := compare(t, want, col.held); d != 0 || len(dropped(stats)) != 0 {
 				t.Errorf("%d points twice, dropped %v", d, dropped(stats))
 			}
-			t.Log(told["error"])
-			delete(told, "error") // the words of crypto/tls
-			delete(told, "requests")
-			if want := map[string]any{"level": "WARN", "msg": "the Collector does not take requests: they wait", "reason": c.reason, "remedy": c.remedy}; !maps.Equal(told, want) {
+			t.Log(logged["error"])
+			delete(logged, "error") // the words of crypto/tls
+			delete(logged, "requests")
+			if want := map[string]any{"level": "WARN", "msg": "the Collector does not take requests: they wait", "reason": c.reason, "remedy": c.remedy}; !maps.Equal(logged, want) {
 				t.Errorf("log: %v\nwant %v", log.records(), want)
 			}
 		})

@@ -1,7 +1,11 @@
 package metricsdoc
 
 import (
+	"bytes"
 	"fmt"
+	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,7 +16,11 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	"google.golang.org/protobuf/encoding/protodelim"
+	"google.golang.org/protobuf/proto"
 
+	"otelmetricsplugin/internal/otlp"
 	"otelmetricsplugin/pkg/scrape"
 	"otelmetricsplugin/pkg/translate"
 )
@@ -52,15 +60,7 @@ func readPages(t *testing.T) map[string]page {
 		if !ok {
 			t.Fatalf("%s is in no known format", file)
 		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		families, err := scrape.Decode(content, expfmt.NewFormat(format), scrape.Limits{})
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		p, err := newPage(families)
+		p, err := newPage(scrapeFile(t, file, expfmt.NewFormat(format)))
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
@@ -69,12 +69,51 @@ func readPages(t *testing.T) map[string]page {
 	return pages
 }
 
-func newPage(families []*dto.MetricFamily) (p page, err error) {
-	units := map[string]string{}
-	for _, scope := range translate.New(translate.Config{}).Translate(families, time.Now()).Scopes {
-		for _, m := range scope.Metrics {
-			units[m.Name] = m.Unit
+// scrapeFile returns the exposition that a scrape makes of a file.
+func scrapeFile(t *testing.T, file string, format expfmt.Format) []byte {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", string(format))
+		http.ServeFile(w, r, file)
+	}))
+	defer server.Close()
+	scraper, err := scrape.New(scrape.Config{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scraper.Close()
+	exposition, err := scraper.Scrape(t.Context())
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return exposition
+}
+
+func newPage(exposition []byte) (p page, err error) {
+	var families []*dto.MetricFamily
+	for r := bytes.NewReader(exposition); r.Len() > 0; {
+		f := &dto.MetricFamily{}
+		if err := protodelim.UnmarshalFrom(r, f); err != nil {
+			return page{}, err
 		}
+		families = append(families, f)
+	}
+	units := map[string]string{}
+	w := otlp.NewWriter(math.MaxInt, func(request []byte, _ int) {
+		var req colmetricpb.ExportMetricsServiceRequest
+		err = proto.Unmarshal(request, &req)
+		for _, rm := range req.GetResourceMetrics() {
+			for _, sm := range rm.GetScopeMetrics() {
+				for _, m := range sm.GetMetrics() {
+					units[m.GetName()] = m.GetUnit()
+				}
+			}
+		}
+	})
+	translate.New(translate.Config{}).Translate(exposition, time.Now(), w)
+	w.Close()
+	if err != nil {
+		return page{}, err
 	}
 	for _, f := range families {
 		r := row{name: f.GetName(), typ: strings.ToLower(f.GetType().String()), unit: units[f.GetName()]}

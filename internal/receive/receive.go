@@ -24,10 +24,12 @@ import (
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	_ "google.golang.org/grpc/encoding/gzip" // registers the gzip decompressor
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	_ "otelmetricsplugin/internal/collector" // registers the decompressors of gzip and zstd
+	"otelmetricsplugin/internal/otlp"
 )
 
 const (
@@ -53,7 +55,7 @@ type Server struct {
 	// server.
 	Out io.Writer
 
-	// JSON selects one OTLP JSON request a line, as [AppendJSON] writes it,
+	// JSON selects one OTLP JSON request a line, as [otlp.AppendJSON] writes it,
 	// instead of the table.
 	JSON bool
 
@@ -148,7 +150,7 @@ func (s *Server) Export(ctx context.Context, req *colmetricpb.ExportMetricsServi
 	var text []byte
 	if s.JSON {
 		var err error
-		if text, err = AppendJSON(nil, req); err != nil {
+		if text, err = otlp.AppendJSON(nil, req); err != nil {
 			return nil, status.Error(codes.Internal, err.Error())
 		}
 		text = append(text, '\n')

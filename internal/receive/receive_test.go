@@ -27,6 +27,8 @@ import (
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricpb "go.opentelemetry.io/proto/otlp/metrics/v1"
+
+	"otelmetricsplugin/internal/otlp"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -156,7 +158,7 @@ func TestTableStaysInItsWidthAndPassesNothingUnprintable(t *testing.T) {
 		}
 	}
 
-	line, err := AppendJSON(nil, req)
+	line, err := otlp.AppendJSON(nil, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +232,7 @@ func TestJSONIsTheOTLPEncoding(t *testing.T) {
 		`"scopeMetrics":[{"metrics":[{"name":"😀\udb40\udc01","sum":{"dataPoints":[{"timeUnixNano":"1763911415000000001","asInt":"0",` +
 		`"exemplars":[{"asDouble":0.5,"spanId":"b7ad6b7169203331","traceId":"0af7651916cd43dd8448eb211c80319c"},{"asInt":"1","traceId":"b2Rk"}]}],` +
 		`"aggregationTemporality":2,"isMonotonic":true}}]}]}]}`
-	got, err := AppendJSON([]byte("> "), req)
+	got, err := otlp.AppendJSON([]byte("> "), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +344,7 @@ func TestServerWritesOneJSONRequestALine(t *testing.T) {
 		if _, err := r.client.Export(t.Context(), req, grpc.UseCompressor(gzip.Name)); err != nil {
 			t.Fatal(err)
 		}
-		line, err := AppendJSON(nil, req)
+		line, err := otlp.AppendJSON(nil, req)
 		if err != nil {
 			t.Fatal(err)
 		}

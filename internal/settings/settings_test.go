@@ -1,9 +1,7 @@
 package settings_test
 
 import (
-	"encoding/json"
 	"log/slog"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,15 +20,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// read reads settings from an environment alone, flags being the same values
-// under another name.
+// read reads settings from an environment.
 func read(env map[string]string) (*settings.Settings, error) {
-	var values settings.Values
-	v := reflect.ValueOf(&values).Elem()
-	for i := range v.NumField() {
-		v.Field(i).SetString(env[v.Type().Field(i).Tag.Get("env")])
-	}
-	return settings.Read(values, func(name string) string { return env[name] })
+	return settings.Read(func(name string) string { return env[name] })
 }
 
 func TestNothingSetGivesTheDefaults(t *testing.T) {
@@ -46,11 +38,11 @@ func TestNothingSetGivesTheDefaults(t *testing.T) {
 	}
 	s.Temporality = nil
 	want := &settings.Settings{
-		Endpoint: settings.Endpoint{Target: "dns:///localhost:4317"},
-		Headers:  map[string]string{},
-		Gzip:     true,
-		Timeout:  10 * time.Second,
-		Interval: 15 * time.Second,
+		Endpoint:    settings.Endpoint{Target: "dns:///localhost:4317"},
+		Headers:     map[string]string{},
+		Compression: "gzip",
+		Timeout:     10 * time.Second,
+		Interval:    15 * time.Second,
 		Scrape: scrape.Config{
 			URL: "unix:///run/docker/metrics.sock", Timeout: 10 * time.Second,
 			MaxBytes: 128 << 20, MaxSamples: 1_000_000, MaxLabelBytes: 16 << 10,
@@ -142,7 +134,7 @@ func TestEverySettingIsRead(t *testing.T) {
 // scrub removes what cannot be compared and is tested through Keep.
 func scrub(s *settings.Settings) {
 	*s = settings.Settings{
-		Endpoint: s.Endpoint, Headers: s.Headers, HeadersFile: s.HeadersFile, TLS: s.TLS, Gzip: s.Gzip, Timeout: s.Timeout,
+		Endpoint: s.Endpoint, Headers: s.Headers, HeadersFile: s.HeadersFile, TLS: s.TLS, Compression: s.Compression, Timeout: s.Timeout,
 		Interval: s.Interval, Resource: s.Resource, Scrape: s.Scrape, PluginSocket: s.PluginSocket, SpoolDir: s.SpoolDir,
 		SpoolMaxBytes: s.SpoolMaxBytes, LogLevel: s.LogLevel, LogFormat: s.LogFormat,
 	}
@@ -188,34 +180,34 @@ func TestEachBadSettingIsNamedWithWhatIsAccepted(t *testing.T) {
 		{"OTLP_ENDPOINT", "collector", `OTLP_ENDPOINT="collector": missing port in address` + wantEndpoint},
 		{"OTLP_ENDPOINT", "http://collector", `OTLP_ENDPOINT="http://collector": missing port in address` + wantEndpoint},
 		{"OTLP_ENDPOINT", "http://:4317", `OTLP_ENDPOINT="http://:4317": no host` + wantEndpoint},
-		{"OTLP_ENDPOINT", "c:otlp", `OTLP_ENDPOINT="c:otlp": the port "otlp" is no number from 1 to 65535` + wantEndpoint},
-		{"OTLP_ENDPOINT", "http://c:0", `OTLP_ENDPOINT="http://c:0": the port "0" is no number from 1 to 65535` + wantEndpoint},
+		{"OTLP_ENDPOINT", "c:otlp", `OTLP_ENDPOINT="c:otlp": port "otlp" is not a number from 1 to 65535` + wantEndpoint},
+		{"OTLP_ENDPOINT", "http://c:0", `OTLP_ENDPOINT="http://c:0": port "0" is not a number from 1 to 65535` + wantEndpoint},
 		{"OTLP_ENDPOINT", "http://c:4318/v1/metrics", `OTLP_ENDPOINT="http://c:4318/v1/metrics": the path "/v1/metrics" belongs to OTLP over HTTP; this is OTLP over gRPC, which has none` + wantEndpoint},
 		{"OTLP_ENDPOINT", "https://c:1?a=b", `OTLP_ENDPOINT: a gRPC endpoint has no query` + wantEndpoint},
 		{"OTLP_ENDPOINT", "unix://otel.sock", `OTLP_ENDPOINT="unix://otel.sock": no absolute path after unix://` + wantEndpoint},
 		{"OTLP_ENDPOINT", "dns://8.8.8.8/c:1", `OTLP_ENDPOINT="dns://8.8.8.8/c:1": a host between dns:// and the path names a DNS server, which is not supported` + wantEndpoint},
-		{"OTLP_ENDPOINT", "https://me:secret@c:1", `OTLP_ENDPOINT: the endpoint holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
-		{"OTLP_ENDPOINT", "me:secret@c:1", `OTLP_ENDPOINT: the endpoint holds a user name; credentials belong in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
+		{"OTLP_ENDPOINT", "https://me:secret@c:1", `OTLP_ENDPOINT: the endpoint contains a user name; put credentials in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
+		{"OTLP_ENDPOINT", "me:secret@c:1", `OTLP_ENDPOINT: the endpoint contains a user name; put credentials in OTEL_EXPORTER_OTLP_HEADERS_FILE`},
 		{"OTLP_ENDPOINT", "https://c:1?token=secret", `OTLP_ENDPOINT: a gRPC endpoint has no query` + wantEndpoint},
 		{"OTLP_ENDPOINT", "https://c:1#x", `OTLP_ENDPOINT="https://c:1#x": a gRPC endpoint has no fragment` + wantEndpoint},
 		{"OTLP_ENDPOINT", "https://c:1x", `OTLP_ENDPOINT: not a URL` + wantEndpoint},
 		{"OTLP_ENDPOINT", strings.Repeat("x", 300), `OTLP_ENDPOINT="` + strings.Repeat("x", 200) + `"...: missing port in address` + wantEndpoint},
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "x", `OTEL_EXPORTER_OTLP_ENDPOINT="x": missing port in address` + wantEndpoint},
 		{"OTEL_EXPORTER_OTLP_INSECURE", "yes", `OTEL_EXPORTER_OTLP_INSECURE="yes": want true or false`},
-		{"OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret,secret", `OTEL_EXPORTER_OTLP_HEADERS: item 2 is no name=value with the value percent-encoded; want name=value,name=value`},
-		{"OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=%zzsecret", `OTEL_EXPORTER_OTLP_METRICS_HEADERS: item 1 is no name=value with the value percent-encoded; want name=value,name=value`},
-		{"OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", `OTEL_EXPORTER_OTLP_HEADERS: what stands before the = is no name of a header`},
-		{"OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer secret==", `OTEL_EXPORTER_OTLP_HEADERS: what stands before the = is no name of a header`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret,secret", `OTEL_EXPORTER_OTLP_HEADERS: item 2 is not name=value with a percent-encoded value; want name=value,name=value`},
+		{"OTEL_EXPORTER_OTLP_METRICS_HEADERS", "a=%zzsecret", `OTEL_EXPORTER_OTLP_METRICS_HEADERS: item 1 is not name=value with a percent-encoded value; want name=value,name=value`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", `OTEL_EXPORTER_OTLP_HEADERS: invalid header name before '='`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer secret==", `OTEL_EXPORTER_OTLP_HEADERS: invalid header name before '='`},
 		{"OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0A", `OTEL_EXPORTER_OTLP_HEADERS: the value of header "a" has a character that is not printable ASCII`},
 		{"OTEL_EXPORTER_OTLP_HEADERS_FILE", "headers", `OTEL_EXPORTER_OTLP_HEADERS_FILE="headers": want an absolute path`},
 		{"OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem", `OTEL_EXPORTER_OTLP_CERTIFICATE="ca.pem": want an absolute path`},
 		{"OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem", `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: a client's certificate and its key (OTEL_EXPORTER_OTLP_CLIENT_KEY) go together; set both or none`},
-		{"OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", `OTEL_EXPORTER_OTLP_COMPRESSION="zstd": want gzip or none`},
+		{"OTEL_EXPORTER_OTLP_COMPRESSION", "brotli", `OTEL_EXPORTER_OTLP_COMPRESSION="brotli": want gzip, zstd or none`},
 		{"OTEL_EXPORTER_OTLP_TIMEOUT", "0", `OTEL_EXPORTER_OTLP_TIMEOUT="0": want milliseconds, as 15000, or a duration, as 15s, from 1ms to 1h0m0s`},
 		{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "x", `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="x": want cumulative, delta or lowmemory`},
 		{"OTEL_METRIC_EXPORT_INTERVAL", "soon", `OTEL_METRIC_EXPORT_INTERVAL="soon": want milliseconds, as 15000, or a duration, as 15s, from 100ms to 24h0m0s`},
 		{"OTEL_METRIC_EXPORT_INTERVAL", "-5", `OTEL_METRIC_EXPORT_INTERVAL="-5": want milliseconds, as 15000, or a duration, as 15s, from 100ms to 24h0m0s`},
-		{"OTEL_RESOURCE_ATTRIBUTES", "team", `OTEL_RESOURCE_ATTRIBUTES: item 1 is no name=value with the value percent-encoded; want name=value,name=value`},
+		{"OTEL_RESOURCE_ATTRIBUTES", "team", `OTEL_RESOURCE_ATTRIBUTES: item 1 is not name=value with a percent-encoded value; want name=value,name=value`},
 		{"METRICS_INCLUDE", "a(", "METRICS_INCLUDE=\"a(\": want an RE2 expression: missing closing )"},
 		{"METRICS_EXCLUDE", "a)(b", "METRICS_EXCLUDE=\"a)(b\": want an RE2 expression: unexpected )"},
 		{"METRICS_EXCLUDE", `\Qa`, "METRICS_EXCLUDE=\"\\\\Qa\": want an RE2 expression that can be anchored: missing closing )"},
@@ -226,8 +218,8 @@ func TestEachBadSettingIsNamedWithWhatIsAccepted(t *testing.T) {
 		{"SCRAPE_URL", "http://me:secret@", `SCRAPE_URL="http://xxxxx@": want unix:///path/of/socket or http://host:port/metrics`},
 		{"SCRAPE_TIMEOUT", "1d", `SCRAPE_TIMEOUT="1d": want milliseconds, as 15000, or a duration, as 15s, from 1ms to 15s`},
 		{"SCRAPE_TIMEOUT", "16s", `SCRAPE_TIMEOUT="16s": want milliseconds, as 15000, or a duration, as 15s, from 1ms to 15s`}, // the interval
-		{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", `OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf": want grpc, the one protocol that is spoken here`},
-		{"OTEL_EXPORTER_OTLP_HEADERS", "User-Agent=secret", `OTEL_EXPORTER_OTLP_HEADERS: the header "User-Agent" is gRPC's own`},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", `OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf": want grpc, the only supported protocol`},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "User-Agent=secret", `OTEL_EXPORTER_OTLP_HEADERS: the header "User-Agent" is reserved for gRPC`},
 		{"SCRAPE_MAX_BYTES", "big", `SCRAPE_MAX_BYTES="big": want a size of at least 1B, as 64MiB`},
 		{"SCRAPE_MAX_SAMPLES", "0", `SCRAPE_MAX_SAMPLES="0": want a number of at least 1`},
 		{"PLUGIN_SOCKET", "p.sock", `PLUGIN_SOCKET="p.sock": want an absolute path`},
@@ -256,45 +248,12 @@ func TestOneMessageNamesEveryBadSetting(t *testing.T) {
 	}
 }
 
-func TestVariablesOfOpenTelemetryThatAreNoSettingsAreNamed(t *testing.T) {
+func TestUnused(t *testing.T) {
 	got := settings.Unused([]string{
 		"OTEL_SDK_DISABLED=true", "OTEL_EXPORTER_OTLP_ENDPOINT=x", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_BSP_TIMEOUT=",
 		"PATH=/bin", "OTEL_METRIC_EXPORT_TIMEOUT=1",
 	})
 	if want := []string{"OTEL_METRIC_EXPORT_TIMEOUT", "OTEL_SDK_DISABLED"}; !slices.Equal(got, want) {
 		t.Errorf("unused are %v, want %v", got, want)
-	}
-}
-
-// TestConfigJSONDeclaresEverySetting compares the plugin's configuration with
-// the program: `docker plugin set` knows no other variable.
-func TestConfigJSONDeclaresEverySettingAndNoOther(t *testing.T) {
-	raw, err := os.ReadFile("../../config.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var config struct {
-		Env []struct {
-			Name, Description string
-			Settable          []string
-			Value             *string
-		}
-	}
-	if err := json.Unmarshal(raw, &config); err != nil {
-		t.Fatal(err)
-	}
-	// gRPC reads these by itself.
-	want := append(settings.Variables(), "HTTPS_PROXY", "NO_PROXY")
-	var got []string
-	for _, e := range config.Env {
-		got = append(got, e.Name)
-		if e.Description == "" || !slices.Equal(e.Settable, []string{"value"}) || e.Value == nil || *e.Value != "" {
-			t.Errorf("%s: want a description, settable [value] and the value \"\", have %+v", e.Name, e)
-		}
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("config.json declares\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -72,7 +72,10 @@ func (c *collector) MaxRequest() int {
 }
 
 func (c *collector) Accept(request []byte, points int) error {
-	time.Sleep(c.slow)
+	c.mu.Lock()
+	slow := c.slow
+	c.mu.Unlock()
+	time.Sleep(slow)
 	var req colmetricpb.ExportMetricsServiceRequest
 	if err := proto.Unmarshal(request, &req); err != nil {
 		return err
@@ -418,6 +421,41 @@ func TestATargetThatHangsHoldsUpNobodyAndHealsByItself(t *testing.T) {
 			t.Errorf("up was %v, want %v", got, want)
 		}
 	})
+}
+
+func TestStopReturnsWhenTheLastExpositionWasRead(t *testing.T) {
+	for name, test := range map[string]struct{ scrape, accept, want time.Duration }{
+		"at once":           {0, 0, 0},
+		"after the scrape":  {600 * time.Millisecond, 0, 600 * time.Millisecond},
+		"before the accept": {600 * time.Millisecond, time.Minute, 600 * time.Millisecond},
+		"after a second":    {1500 * time.Millisecond, 0, time.Second},
+		"hanging":           {time.Minute, 0, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := &collector{}, &target{}
+				m := newManager(t, lifecycle.Config{Scrape: p.scrape, Delivery: c, Interval: time.Hour})
+				m.Start()
+				time.Sleep(time.Second) // fake time
+				p.set(func(p *target) { p.slow = test.scrape })
+				c.mu.Lock()
+				c.slow = test.accept
+				c.mu.Unlock()
+				start := time.Now()
+				m.Stop()
+				if d := time.Since(start); d != test.want {
+					t.Errorf("Stop took %v, want %v", d, test.want)
+				}
+				if err := m.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				// A scrape that hangs is given up two seconds after Stop.
+				if d, want := time.Since(start), min(test.scrape, 2*time.Second)+test.accept; d != want {
+					t.Errorf("the last collection took %v, want %v", d, want)
+				}
+			})
+		})
+	}
 }
 
 func TestACollectionCutOffByStopLeavesNoTrace(t *testing.T) {

@@ -16,17 +16,18 @@ import (
 // pkg/plugins/transport).
 const contentType = "application/vnd.docker.plugins.v1.2+json"
 
-// maxBody bounds what is read of a request: engines send nothing, or {}.
+// maxBody limits what is read of a request's body: engines send nothing, or {}.
 const maxBody = 64 << 10
 
-// Handler serves the MetricsCollector protocol: /Plugin.Activate,
+// Handler returns a handler of the MetricsCollector protocol: /Plugin.Activate,
 // /MetricsCollector.StartMetrics and /MetricsCollector.StopMetrics. A success is
-// 200 with {"Err":""}, a failure 500 with {"Err":"..."}: the one form that
+// 200 with {"Err":""}, a failure 500 with {"Err":"..."}, the one form that
 // every engine logs.
 func (m *Manager) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /Plugin.Activate", func(w http.ResponseWriter, r *http.Request) {
-		// Sent to a plugin that was found by its socket, never to a managed one.
+		// Engines send it to plugins that they find by their socket, never to
+		// managed ones.
 		respond(w, r, map[string][]string{"Implements": {"MetricsCollector"}}, nil)
 	})
 	mux.HandleFunc("POST /MetricsCollector.StartMetrics", func(w http.ResponseWriter, r *http.Request) {
@@ -38,8 +39,7 @@ func (m *Manager) Handler() http.Handler {
 	return mux
 }
 
-// respond reads the request's body away, does what was asked for and answers.
-// What the body says is of no interest.
+// respond discards the request's body, calls do and writes answer.
 func respond(w http.ResponseWriter, r *http.Request, answer any, do func()) {
 	w.Header().Set("Content-Type", contentType)
 	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
@@ -48,11 +48,11 @@ func respond(w http.ResponseWriter, r *http.Request, answer any, do func()) {
 	} else if do != nil {
 		do()
 	}
-	_ = json.NewEncoder(w).Encode(answer) // the engine hung up: there is nobody to tell
+	_ = json.NewEncoder(w).Encode(answer) // fails only if the engine hung up
 }
 
-// NewServer returns an HTTP server for the plugin socket, with a bound on every
-// phase of a request.
+// NewServer returns an HTTP server for the plugin socket, with a time limit on
+// every phase of a request.
 func NewServer(m *Manager) *http.Server {
 	return &http.Server{
 		Handler:           m.Handler(),
@@ -64,8 +64,8 @@ func NewServer(m *Manager) *http.Server {
 	}
 }
 
-// Listen listens on the plugin socket; a file that a process before left there
-// is removed.
+// Listen listens on the plugin socket. It removes the socket that an earlier
+// process left there, and no other kind of file.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the engine's own mode
 		return nil, fmt.Errorf("plugin socket: %w", err)

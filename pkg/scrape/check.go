@@ -7,6 +7,8 @@ import (
 	"math/bits"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"otelmetricsplugin/internal/text"
 )
 
 // Tags of io.prometheus.client's messages (metrics.proto): a field's number and
@@ -90,7 +92,7 @@ func checkProtobuf(ctx context.Context, exposition []byte, limits limits) error 
 			return &LimitError{Limit: LimitLabelBytes, Max: int64(limits.labelBytes), Subject: "the name of a family"}
 		case c.longLabel:
 			return &LimitError{Limit: LimitLabelBytes, Max: int64(limits.labelBytes),
-				Subject: fmt.Sprintf("a label of family %q, name and value,", nameOf(family))}
+				Subject: fmt.Sprintf("a label of family %q, name and value,", text.Shorten(string(nameOf(family)), 128))}
 		}
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 func Exposition(ctx context.Context, body []byte, format expfmt.FormatType, cfg Config) ([]byte, error) {
 	cfg.setDefaults()
 	s := Scraper{cfg: cfg, body: buffer{body}}
-	exposition, err := s.exposition(ctx, format)
+	exposition, err := s.exposition(ctx, expfmt.NewFormat(format))
 	if err != nil {
 		return nil, err
 	}

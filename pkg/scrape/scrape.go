@@ -108,7 +108,7 @@ func New(cfg Config) (*Scraper, error) {
 			MaxIdleConns:           1,
 			IdleConnTimeout:        5 * time.Minute,
 			MaxResponseHeaderBytes: 64 << 10,
-			ReadBufferSize:         32 << 10,
+			ReadBufferSize:         64 << 10,
 		},
 	}, nil
 }
@@ -186,8 +186,8 @@ func (s *Scraper) scrape(ctx context.Context) ([]byte, error) {
 	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, fmt.Errorf("the exposition has Content-Encoding %q, which was not asked for", encoding)
 	}
-	format := expfmt.ResponseFormat(response.Header).FormatType()
-	if format != expfmt.TypeProtoDelim && format != expfmt.TypeTextPlain {
+	format := expfmt.ResponseFormat(response.Header)
+	if format != expfmt.FmtProtoDelim && format != expfmt.FmtText {
 		return nil, fmt.Errorf("the exposition has Content-Type %q, want delimited protobuf or text 0.0.4",
 			response.Header.Get("Content-Type"))
 	}
@@ -214,9 +214,9 @@ func (s *Scraper) read(response *http.Response) error {
 }
 
 // exposition checks the body, and encodes it as delimited protobuf if it is text.
-func (s *Scraper) exposition(ctx context.Context, format expfmt.FormatType) ([]byte, error) {
+func (s *Scraper) exposition(ctx context.Context, format expfmt.Format) ([]byte, error) {
 	limits := limits{samples: s.cfg.MaxSamples, labelBytes: s.cfg.MaxLabelBytes}
-	if format == expfmt.TypeProtoDelim {
+	if format == expfmt.FmtProtoDelim {
 		s.encoded.release()
 		return s.body.data, checkProtobuf(ctx, s.body.data, limits)
 	}
