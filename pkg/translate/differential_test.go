@@ -43,7 +43,7 @@ func FuzzTranslate(f *testing.F) {
 // TestRandomExpositionsAreTranslatedAsTheReferenceDoes is FuzzTranslate without
 // a fuzzer: the same sequences every time.
 func TestRandomExpositionsAreTranslatedAsTheReferenceDoes(t *testing.T) {
-	n := uint64(3000)
+	n := uint64(1500)
 	if testing.Short() {
 		n = 300
 	}
@@ -103,9 +103,9 @@ func FuzzTranslateBytes(f *testing.F) {
 // TestDamagedExpositionsAreTranslatedAsTheReferenceDoes is FuzzTranslateBytes
 // without a fuzzer: random expositions, some bytes of which are others.
 func TestDamagedExpositionsAreTranslatedAsTheReferenceDoes(t *testing.T) {
-	n := uint64(1500)
+	n := uint64(800)
 	if testing.Short() {
-		n = 150
+		n = 100
 	}
 	decodable := 0
 	for seed := range n {
