@@ -43,7 +43,7 @@ func FuzzTranslate(f *testing.F) {
 // TestRandomExpositionsAreTranslatedAsTheReferenceDoes is FuzzTranslate without
 // a fuzzer: the same sequences every time.
 func TestRandomExpositionsAreTranslatedAsTheReferenceDoes(t *testing.T) {
-	n := uint64(3000)
+	n := uint64(1500)
 	if testing.Short() {
 		n = 300
 	}
@@ -100,6 +100,36 @@ func FuzzTranslateBytes(f *testing.F) {
 	})
 }
 
+// TestDamagedExpositionsAreTranslatedAsTheReferenceDoes is FuzzTranslateBytes
+// without a fuzzer: random expositions, some bytes of which are others.
+func TestDamagedExpositionsAreTranslatedAsTheReferenceDoes(t *testing.T) {
+	n := uint64(800)
+	if testing.Short() {
+		n = 100
+	}
+	decodable := 0
+	for seed := range n {
+		s := newSequence(randomBytes(seed, 400))
+		exposition := encode(t, s.exposition()...)
+		r := rand.New(rand.NewPCG(seed, 0))
+		for range 1 + r.IntN(4) {
+			if len(exposition) > 0 {
+				exposition[r.IntN(len(exposition))] ^= 1 << r.IntN(8)
+			}
+		}
+		if _, err := decodeProto(exposition); err == nil {
+			decodable++
+		}
+		compareBytes(t, exposition)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if decodable < int(n)/10 {
+		t.Errorf("only %d of %d can be decoded", decodable, n)
+	}
+}
+
 func randomBytes(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}).Read(b)
@@ -123,7 +153,7 @@ func compareBytes(t *testing.T, exposition []byte) {
 			now := at(float64(10 * (i + 1)))
 			before := allocated()
 			if i == 2 {
-				p.missed(t, now)
+				p.missed(t, now, err == nil)
 			} else {
 				p.translate(t, exposition, now, err == nil)
 			}
@@ -141,7 +171,7 @@ func compareSequence(t *testing.T, bytes []byte) {
 	for range 1 + s.dice.roll(5) {
 		s.now = s.now.Add(time.Duration(s.dice.roll(40)) * 500 * time.Millisecond)
 		if s.dice.roll(6) == 1 {
-			p.missed(t, s.now)
+			p.missed(t, s.now, true)
 		} else {
 			p.translate(t, encode(t, s.exposition()...), s.now, true)
 		}
@@ -192,11 +222,13 @@ func (p *pair) translate(t *testing.T, exposition []byte, at time.Time, decodes 
 	}
 }
 
-func (p *pair) missed(t *testing.T, at time.Time) {
+func (p *pair) missed(t *testing.T, at time.Time, decodes bool) {
 	t.Helper()
-	p.compare(t, func(tr *translate.Translator, w *otlp.Writer) translate.Result {
-		return tr.Missed(at, w)
-	}, func() (*colmetricpb.ExportMetricsServiceRequest, translate.Result) { return p.reference.missed(at) })
+	want := func() (*colmetricpb.ExportMetricsServiceRequest, translate.Result) { return p.reference.missed(at) }
+	if !decodes {
+		want = nil
+	}
+	p.compare(t, func(tr *translate.Translator, w *otlp.Writer) translate.Result { return tr.Missed(at, w) }, want)
 }
 
 // compare compares the whole request with that of the reference, nil if there

@@ -81,8 +81,11 @@ func (t *Translator) readFrame(body span) frame {
 			frame.help = body.last(&f)
 		case f.isBytes(familyUnit):
 			frame.unit = body.last(&f)
-		case f.isVarint(familyType) && f.value <= uint64(gaugeHistogram):
-			frame.typ, typed = metricType(f.value), true
+		case f.isVarint(familyType):
+			frame.typ, typed = unknownType, true
+			if typ := int32(f.value); typ >= 0 && typ <= int32(gaugeHistogram) {
+				frame.typ = metricType(typ)
+			}
 		}
 	}
 	if !typed {
@@ -107,6 +110,7 @@ const (
 	untyped
 	histogram
 	gaugeHistogram
+	unknownType // one of later versions of the format
 )
 
 // valueField is the field of a Metric that holds the value of that type.
@@ -120,6 +124,8 @@ func (typ metricType) valueField() protowire.Number {
 		return 4
 	case untyped:
 		return 5
+	case unknownType:
+		return 0 // no field: no value
 	default:
 		return 7
 	}

@@ -103,7 +103,7 @@ func TestRecordedPagesAreTranslatedAsTheReferenceDoes(t *testing.T) {
 				p.translate(t, encode(t, families...), now, true)
 				p.translate(t, encode(t, families...), now.Add(time.Minute), true)
 				p.translate(t, encode(t, families[:len(families)/2]...), now.Add(2*time.Minute), true)
-				p.missed(t, now.Add(3*time.Minute))
+				p.missed(t, now.Add(3*time.Minute), true)
 				p.translate(t, encode(t, families...), now.Add(4*time.Minute), true)
 			})
 		}

@@ -648,6 +648,13 @@ func TestRule10_UntypedIsGauge(t *testing.T) {
 			{at: 10, proto: untyped(&dto.Metric{Counter: &dto.Counter{}}), want: cumulative("-..10 0")},
 		},
 	}, {
+		name: "a type that is not known has no value",
+		steps: []step{{
+			at:      10,
+			proto:   []*dto.MetricFamily{family("a", dto.MetricType(65), gauge(1)), family("b", dto.MetricType(-1), gauge(1))},
+			dropped: map[string]int{translate.DropNoValue: 2},
+		}},
+	}, {
 		name: "a value of another type is none",
 		steps: []step{{
 			at: 10,
