@@ -41,7 +41,7 @@ func build(ctx context.Context, o options) (p programs, err error) {
 	} else if p.plugin, err = filepath.Abs(p.plugin); err != nil {
 		return p, err
 	}
-	if o.soak > 0 {
+	if o.soak > 0 || o.flame != "" {
 		return p, nil
 	}
 	// The tag leaves out the prometheus receiver's service discovery, which is not used: a smaller and cheaper Collector.

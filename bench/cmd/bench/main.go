@@ -6,6 +6,7 @@
 //	go run ./cmd/bench             all of it: about 25 minutes
 //	go run ./cmd/bench -quick      one round at 10,000 samples, printed only: about 2 minutes
 //	go run ./cmd/bench -soak 20m   nothing lost and nothing grows while series and the receiver come and go
+//	go run ./cmd/bench -flame x.svg    a flame graph of the whole process at 100,000 samples, where perf is installed
 //
 // It only uses loopback and unix sockets.
 package main
@@ -39,6 +40,7 @@ type options struct {
 	verify  bool
 	memory  bool
 	soak    time.Duration
+	flame   string
 }
 
 func main() {
@@ -62,11 +64,12 @@ func parse() (o options, err error) {
 	flag.StringVar(&o.collectorFormat, "collector-format", "PrometheusProto", "the `format` that the Collector scrapes; PrometheusText0.0.4 costs it more")
 	sizes := flag.String("sizes", "500,10000,100000,1000000", "samples of the `pages`")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often each program runs on each page")
-	flag.IntVar(&o.scrapes, "scrapes", 10, "scrapes that are measured in one run, 3 on the largest page")
+	flag.IntVar(&o.scrapes, "scrapes", 10, "scrapes that are measured in one run, at most 3 on the largest page, which has one run")
 	flag.BoolVar(&o.quick, "quick", false, "one round at 10,000 samples, written nowhere")
 	flag.BoolVar(&o.verify, "verify", false, "decode every request with the generated types as well; this takes CPU from the programs")
 	flag.BoolVar(&o.memory, "memory", true, "run the cases of resident memory, too")
 	flag.DurationVar(&o.soak, "soak", 0, "run this `long` at 100 ms instead of measuring")
+	flag.StringVar(&o.flame, "flame", "", "draw where the time goes at 100,000 samples into this SVG `file`, by perf, instead of measuring")
 	flag.Parse()
 	if flag.NArg() != 0 {
 		return o, fmt.Errorf("unknown arguments %q", flag.Args())
@@ -98,6 +101,9 @@ func run(ctx context.Context, o options) error {
 	b := &bench{options: o, programs: programs, dir: dir}
 	if o.soak > 0 {
 		return b.soakTest(ctx)
+	}
+	if o.flame != "" {
+		return b.flameGraph(ctx)
 	}
 	report, err := b.measureAll(ctx)
 	if report != nil {

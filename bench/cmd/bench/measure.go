@@ -58,9 +58,9 @@ func (b *bench) measureAll(ctx context.Context) (*report, error) {
 		p := plan{interval: time.Second, warm: 3, scrapes: b.scrapes}
 		rounds := b.rounds
 		if size > 500_000 {
-			// The other programs need more than a second for one scrape, and the page is large.
-			p.interval, p.warm, p.scrapes = 5*time.Second, 1, min(3, b.scrapes)
-			rounds = min(2, rounds)
+			// The other programs need seconds for one scrape, and the page is large.
+			p.interval, p.warm, p.scrapes = 10*time.Second, 1, min(3, b.scrapes)
+			rounds = 1
 		}
 		progress("encoding a page of %d samples", size)
 		if p.set, err = page.Encode(size, p.warm+p.scrapes+2); err != nil {

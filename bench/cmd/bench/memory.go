@@ -72,7 +72,7 @@ const million = 1_000_000
 
 // largePage sends a page of a million samples to a receiver with the default limit, and then one of 500 for a minute.
 func (b *bench) largePage(ctx context.Context, r *report) error {
-	const scrapes, interval, shrunk = 3, 6 * time.Second, time.Minute
+	const scrapes, interval, shrunk = 3, 10 * time.Second, time.Minute
 	progress("a page of a million samples, then of 500 for a minute")
 	if b.large == nil {
 		set, err := page.Encode(million, scrapes)
@@ -98,7 +98,7 @@ func (b *bench) largePage(ctx context.Context, r *report) error {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 		s.server.Show(&large)
 		process, err := peer.start(ctx, s, b.programs, interval)
 		if err != nil {
@@ -147,6 +147,8 @@ func (b *bench) largePage(ctx context.Context, r *report) error {
 // delivery waits until so many pages have arrived whole, and returns the longest time from the start of a scrape until its
 // last data point arrived.
 func delivery(ctx context.Context, s *station, peer peer, set *page.Set, ended <-chan struct{}, scrapes int) (slowest time.Duration, sent sink.Counts, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for n := 1; n <= scrapes; {

@@ -118,7 +118,7 @@ func machine() string {
 func (r *report) table(b *strings.Builder, p plan) {
 	size := p.set.Samples
 	fmt.Fprintf(b, "### %s samples\n\n", thousands(size))
-	fmt.Fprintf(b, "%s data points in OTLP; %s MiB as protobuf, %s MiB as text; every %v; %d scrapes in each run, %d runs. Medians (smallest–largest).\n\n",
+	fmt.Fprintf(b, "%s data points in OTLP; %s MiB as protobuf, %s MiB as text; scraped every %v, %d times in each of %d runs. Medians (smallest–largest).\n\n",
 		thousands(p.set.Points), mib(float64(len(p.set.Protobuf[0].Bytes))), mib(float64(len(p.set.Text[0].Bytes))), p.interval, p.scrapes, r.rounds(size))
 	fmt.Fprintf(b, "| program | CPU ms per scrape | CPU s per 1M samples | of the Collector's | resident MiB | peak MiB | sent MiB per scrape |\n")
 	fmt.Fprintf(b, "|---|---:|---:|---:|---:|---:|---:|\n")

@@ -40,5 +40,5 @@ func run(w io.Writer, name, title, root string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return flame.Write(w, p, title, root)
+	return flame.Write(w, flame.FromProfile(p), title, root)
 }

@@ -1,7 +1,8 @@
-// Package flame draws a profile as a flame graph: a box for each function on a stack, as wide as its share of the samples.
+// Package flame draws a CPU profile as a flame graph: a box for each function on a stack, as wide as its share of the samples.
 package flame
 
 import (
+	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -31,29 +32,72 @@ func (n *node) child(name string) *node {
 	return c
 }
 
-// tree folds a profile's stacks; of its values it takes the last, which is CPU time in a CPU profile. Unless root is
-// empty, it keeps only stacks with a function whose name contains root, from that function on.
-func tree(p *profile.Profile, root string) *node {
-	all := &node{name: "all", children: map[string]*node{}}
+// Stack is one sample: functions, the outermost first, and how much it counts.
+type Stack struct {
+	Functions []string
+	Value     int64
+}
+
+// FromProfile returns the stacks of a profile of pprof's format. Of its values it takes the last, which is CPU time in a
+// CPU profile.
+func FromProfile(p *profile.Profile) (stacks []Stack) {
 	for _, sample := range p.Sample {
-		var stack []string // the outermost first
+		s := Stack{Value: sample.Value[len(sample.Value)-1]}
 		for _, location := range slices.Backward(sample.Location) {
 			for _, line := range slices.Backward(location.Line) { // inlined functions come first
-				stack = append(stack, line.Function.Name)
+				s.Functions = append(s.Functions, line.Function.Name)
 			}
 		}
+		stacks = append(stacks, s)
+	}
+	return stacks
+}
+
+// FromPerf reads the stacks that `perf script -F comm,ip,sym` writes: a line for each frame, the innermost first, between
+// a line that is not indented and an empty one.
+func FromPerf(r io.Reader) (stacks []Stack, err error) {
+	var functions []string
+	end := func() {
+		if len(functions) > 0 {
+			slices.Reverse(functions)
+			stacks = append(stacks, Stack{Functions: functions, Value: 1})
+			functions = nil
+		}
+	}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		if strings.TrimLeft(line, " \t") == line { // empty, or the start of the next sample
+			end()
+			continue
+		}
+		if _, symbol, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			functions = append(functions, symbol)
+		}
+	}
+	end()
+	return stacks, lines.Err()
+}
+
+// tree folds stacks. Unless root is empty, it keeps only those with a function whose name contains root, from that
+// function on.
+func tree(stacks []Stack, root string) *node {
+	all := &node{name: "all", children: map[string]*node{}}
+	for _, s := range stacks {
+		functions := s.Functions
 		if root != "" {
-			from := slices.IndexFunc(stack, func(name string) bool { return strings.Contains(name, root) })
+			from := slices.IndexFunc(functions, func(name string) bool { return strings.Contains(name, root) })
 			if from < 0 {
 				continue
 			}
-			stack = stack[from:]
+			functions = functions[from:]
 		}
-		value := sample.Value[len(sample.Value)-1]
-		all.value += value
-		for n, rest := all, stack; len(rest) > 0; rest = rest[1:] {
-			n = n.child(rest[0])
-			n.value += value
+		all.value += s.Value
+		n := all
+		for _, name := range functions {
+			n = n.child(name)
+			n.value += s.Value
 		}
 	}
 	return all
@@ -68,11 +112,12 @@ const (
 	least     = 0.5 // narrower boxes are left out
 )
 
-// Write draws a profile in SVG. Every box has a title that a browser shows: the function and its share.
-func Write(w io.Writer, p *profile.Profile, title, root string) error {
-	t := tree(p, root)
+// Write draws stacks in SVG. Every box has a title that a browser shows: the function and its share. Unless root is empty,
+// the picture has only stacks with a function whose name contains root, from that function on.
+func Write(w io.Writer, stacks []Stack, title, root string) error {
+	t := tree(stacks, root)
 	if t.value == 0 {
-		return errors.New("the profile has no such samples")
+		return errors.New("there are no such samples")
 	}
 	var boxes strings.Builder
 	depth := draw(&boxes, t, t.value, margin, 0)

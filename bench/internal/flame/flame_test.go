@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -32,7 +33,7 @@ func TestWrite(t *testing.T) {
 		"main": {"all: 100.0%", "main.main: 100.0%", "x/y.inlined: 75.0%"},
 	} {
 		var b bytes.Buffer
-		if err := Write(&b, p, "a <title>", root); err != nil {
+		if err := Write(&b, FromProfile(p), "a <title>", root); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range want {
@@ -48,7 +49,26 @@ func TestWrite(t *testing.T) {
 			}
 		}
 	}
-	if err := Write(io.Discard, p, "", "nowhere"); err == nil {
+	if err := Write(io.Discard, FromProfile(p), "", "nowhere"); err == nil {
 		t.Error("a picture of nothing")
+	}
+}
+
+func TestFromPerf(t *testing.T) {
+	text := `otelmetricsplug
+	  49d3f5 runtime.memmove
+	  7a1b2c otelmetricsplugin/pkg/translate.(*Translator).Translate
+
+otelmetricsplug
+	ffffffff81 __do_softirq
+
+`
+	got, err := FromPerf(strings.NewReader(text))
+	want := []Stack{
+		{Functions: []string{"otelmetricsplugin/pkg/translate.(*Translator).Translate", "runtime.memmove"}, Value: 1},
+		{Functions: []string{"__do_softirq"}, Value: 1},
+	}
+	if !reflect.DeepEqual(got, want) || err != nil {
+		t.Errorf("%v, %v; want %v", got, err, want)
 	}
 }

@@ -43,6 +43,9 @@ func Start(ctx context.Context, env []string, program string, args ...string) (*
 	return p, nil
 }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Done is closed when the program has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
