@@ -39,7 +39,10 @@ func TestMain(m *testing.M) {
 		_ = os.Unsetenv(asProgram)
 		main()
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(shipped.dir)
+		os.Exit(code)
+	}))
 }
 
 // process is the program running as one.

@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	_ "golang.org/x/crypto/x509roots/fallback" // the plugin's file system has no roots of its own
 
 	"otelmetricsplugin/internal/delivery"
 	"otelmetricsplugin/internal/export"
