@@ -9,7 +9,7 @@
 #   docker build --tag otelmetrics-rootfs . && id=$(docker create otelmetrics-rootfs)
 #   mkdir -p build/plugin/rootfs && docker cp "$id:/otelmetricsplugin" build/plugin/rootfs/
 #
-# The builder needs nothing but Go, not even a shell. Modules come from the
+# The builder needs only Go, not even a shell. Modules come from the
 # module proxy, or from a vendor directory (go mod vendor) where there is one.
 
 ARG GO_IMAGE=golang:1.26
@@ -18,7 +18,7 @@ WORKDIR /src
 COPY . .
 ARG VERSION=dev
 ARG COMMIT=unknown
-ENV CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false '-ldflags=-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}'"
+ENV CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -tags=grpcnotrace,nethttpomithttp2 '-ldflags=-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}'"
 RUN ["go", "build", "-o", "/rootfs/", "./cmd/otelmetricsplugin"]
 
 # TLS roots are compiled in, and the engine makes every directory that it mounts

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,10 @@ func (p *program) withSettings(info io.Writer, work func(*settings.Settings, *sl
 	logging.Adopt(logger)
 	if len(unused) > 0 {
 		logger.Warn("these variables of OpenTelemetry are not used", "names", unused, "remedy", "docs/settings.md has those that are")
+	}
+
+	if needsPublicRoots(s) {
+		x509.SetFallbackRoots(publicRoots()) // once per process
 	}
 
 	switch err := work(s, logger); {

@@ -39,7 +39,10 @@ func TestMain(m *testing.M) {
 		_ = os.Unsetenv(asProgram)
 		main()
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(shipped.dir)
+		os.Exit(code)
+	}))
 }
 
 // process is the program running as one.
@@ -134,12 +137,12 @@ type testCollector struct {
 	requests chan *colmetricpb.ExportMetricsServiceRequest
 }
 
-func startCollector(t *testing.T) *testCollector {
+func startCollector(t testing.TB) *testCollector {
 	t.Helper()
 	return startCollectorAt(t, "127.0.0.1:0")
 }
 
-func startCollectorAt(t *testing.T, address string) *testCollector {
+func startCollectorAt(t testing.TB, address string) *testCollector {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -204,7 +207,7 @@ func (c *testCollector) awaitUp(t *testing.T, want float64) map[string]*metricpb
 }
 
 // shortDir is a directory whose path leaves room for the name of a socket.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "omp")
 	if err != nil {
@@ -222,7 +225,7 @@ type page struct {
 	server  *http.Server
 }
 
-func startPage(t *testing.T) *page {
+func startPage(t testing.TB) *page {
 	t.Helper()
 	p := &page{}
 	socket := filepath.Join(shortDir(t), "m.sock")
@@ -233,7 +236,7 @@ func startPage(t *testing.T) *page {
 	return p
 }
 
-func (p *page) listen(t *testing.T) {
+func (p *page) listen(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("unix", strings.TrimPrefix(p.url, "unix://"))
 	if err != nil {
@@ -299,7 +302,7 @@ type engine struct {
 	socket string
 }
 
-func newEngine(t *testing.T) *engine {
+func newEngine(t testing.TB) *engine {
 	t.Helper()
 	e := &engine{socket: filepath.Join(shortDir(t), "p.sock")}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -310,7 +313,7 @@ func newEngine(t *testing.T) *engine {
 	return e
 }
 
-func (e *engine) post(t *testing.T, method string) {
+func (e *engine) post(t testing.TB, method string) {
 	t.Helper()
 	resp, err := e.client.Post("http://plugin.moby.localhost/"+method, "", http.NoBody)
 	if err != nil {

@@ -85,12 +85,7 @@ func TestMemoryIsFlatOverASimulatedWeekWithoutACollector(t *testing.T) {
 // TestTheProcessStaysSmall... reads the resident memory of the program as it is
 // shipped, without the race detector, from the kernel.
 func TestTheProcessStaysSmallOnTheRealPageWithoutACollector(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "otelmetricsplugin")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	binary := shippedBinary(t)
 	page, err := os.ReadFile(filepath.Join(pages, "297-active.pb"))
 	if err != nil {
 		t.Fatal(err)
@@ -119,9 +114,9 @@ func TestTheProcessStaysSmallOnTheRealPageWithoutACollector(t *testing.T) {
 		t.Errorf("the program ended with %v: %s", err, stderr)
 	}
 	if resident > bound {
-		t.Errorf("%d MiB are resident at the most, the bound is %d MiB", resident>>20, bound>>20)
+		t.Errorf("%d MiB are resident at most, the bound is %d MiB", resident>>20, bound>>20)
 	}
-	t.Logf("%d MiB are resident at the most", resident>>20)
+	t.Logf("%d MiB are resident at most", resident>>20)
 }
 
 // residentBytes is the most memory that a process had resident.

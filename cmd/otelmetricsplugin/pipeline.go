@@ -12,7 +12,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	_ "golang.org/x/crypto/x509roots/fallback" // the plugin's file system has no roots of its own
 	"google.golang.org/protobuf/proto"
 
 	"otelmetricsplugin/internal/collector"

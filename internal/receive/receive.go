@@ -1,15 +1,13 @@
 // Package receive is a small OTLP/gRPC metrics receiver for people: it shows
 // what arrives, for a first look and for debugging.
 //
-// In come ExportMetricsServiceRequests over plaintext gRPC, gzip or not, of up
-// to 4 MiB, which is what an OpenTelemetry Collector takes by default; out goes
-// a table for a terminal, or one OTLP JSON request a line. It stores nothing,
-// forwards nothing, and passes nothing that came from the network to the
-// terminal unescaped.
+// It takes requests over plaintext gRPC of up to 4 MiB, which is what an
+// OpenTelemetry Collector takes by default, and writes a table for a terminal or
+// one OTLP JSON request a line. It stores nothing, forwards nothing, and passes
+// nothing that came from the network to the terminal unescaped.
 package receive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +20,7 @@ import (
 	"time"
 
 	colmetricpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	"golang.org/x/term"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
@@ -40,8 +39,8 @@ const (
 	// decompression: the default of an OpenTelemetry Collector's otlp receiver.
 	MaxMessageBytes = 4 << 20
 
-	// drainTime is how long a request in flight may take once the server ends.
-	drainTime = time.Second
+	// drainTimeout limits how long a request in flight may take once the server ends.
+	drainTimeout = time.Second
 )
 
 // Server is an OTLP/gRPC metrics receiver. Fill in its fields, then call
@@ -59,12 +58,12 @@ type Server struct {
 	// instead of the table.
 	JSON bool
 
-	// Width is the number of columns of the table, 60 at least; 0 is that of the
-	// terminal if Out is one, else 120.
+	// Width is the number of columns of the table, at least 60; 0 is that of the
+	// terminal if Out is one, otherwise 120.
 	Width int
 
-	// Listening, if not nil, is called once, with the address that is really
-	// listened on, before the first request is taken.
+	// Listening, if not nil, is called once, before the first request is taken,
+	// with the address that the server listens on.
 	Listening func(net.Addr)
 
 	// Log gets the address listened on, and that a first request arrived, at
@@ -122,7 +121,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 
-	cut := time.AfterFunc(drainTime, server.Stop)
+	cut := time.AfterFunc(drainTimeout, server.Stop)
 	server.GracefulStop()
 	cut.Stop()
 	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -176,18 +175,20 @@ func (s *Server) width() int {
 		return s.Width
 	}
 	if f, ok := s.Out.(*os.File); ok {
-		return cmp.Or(terminalWidth(f), defaultWidth)
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
 	}
 	return defaultWidth
 }
 
-// writeError tells a failed Out from a context that its owner ended.
+// writeError is an error of Out, unlike the end of a context by its owner.
 type writeError struct{ err error }
 
 func (e *writeError) Error() string { return "writing what was received: " + e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
-// wire is what a request was on the connection.
+// wire describes a request as it was on the connection.
 type wire struct {
 	compression string // as in grpc-encoding; empty is none
 	bytes       int    // the message as it was sent
