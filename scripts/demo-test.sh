@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: demo-test.sh
 #
-# Proves that `make demo` works on what a clone holds, with an empty module
+# Proves that `make demo` works in a fresh clone, with an empty module
 # cache: with the local engine and without one; and that it leaves nothing
 # behind, not even when it is interrupted.
 set -euo pipefail
@@ -32,7 +32,7 @@ fail() {
 }
 
 # demo [VARIABLE=VALUE...] starts the demo in the copy; nobody types at it, and
-# its output is no terminal.
+# its output is not a terminal.
 demo() {
   set -m # it gets a process group of its own, as on a terminal, so that it can get Ctrl-C
   # An interrupt that was ignored where this script was started is not here.

@@ -3,8 +3,8 @@
 #
 # Shows for about 20 s what the plugin sends: `receive` stands in for a
 # Collector, and the plugin runs in the local Docker Engine, every 2 s. Without
-# an engine the same pipeline runs on a recorded page. Whatever it made it
-# removes, also when it is interrupted.
+# an engine the same pipeline runs on a recorded page. It removes
+# everything that it created, also when it is interrupted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -33,15 +33,15 @@ remove_plugin() {
 
 cleanup() {
   status=$?
-  trap '' INT TERM HUP # what is left to do is short; a second Ctrl-C must not cut it
+  trap '' INT TERM HUP # the rest is short, and a second Ctrl-C must not cut it
   trap - EXIT
   set +e # nothing that fails here may keep the rest from being removed
   if [ -n "$made_plugin" ]; then
-    # An engine that is told to remove a plugin which it is enabling forgets the
+    # An engine that is asked to remove a plugin which it is enabling forgets the
     # plugin and leaves its process running: the enable comes to its end first.
     if [ -n "$enabling" ]; then wait "$enabling"; fi
     say "removing $plugin"
-    set -m # docker heeds Ctrl-C even where it is ignored
+    set -m # docker reacts to Ctrl-C even if it is ignored
     remove_plugin &
     if wait $!; then removed=yes; fi
     set +m
@@ -69,7 +69,7 @@ await() {
   shift 2
   until "$@"; do
     if [ "$SECONDS" -ge "$deadline" ]; then
-      say "$what: waited in vain" >&2
+      say "$what: timed out" >&2
       return 1
     fi
     sleep 0.1

@@ -55,8 +55,8 @@ func TestTheSpoolIsForItsOwnerAloneAndHoldsNoSecret(t *testing.T) {
 	dir := shortDir(t)
 	spool := filepath.Join(dir, "spool")
 	p := start(t, []string{"OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_HEADERS=authorization=topsecret", "SCRAPE_URL=" + startPage(t).url,
-		"SPOOL_DIR=" + dir, "OTEL_METRIC_EXPORT_INTERVAL=100ms"}, "run")
-	p.stderr.await(t, "they wait")
+		"SPOOL_DIR=" + dir, "OTEL_METRIC_EXPORT_INTERVAL=1h"}, "run")
+	p.stderr.await(t, "they wait") // and with it the first scrape, which had its 10 s
 	if info, err := os.Stat(spool); err != nil || info.Mode() != os.ModeDir|0o700 {
 		t.Errorf("the directory: %v, %v", info.Mode(), err)
 	}

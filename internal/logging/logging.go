@@ -1,10 +1,10 @@
 // Package logging makes the program's one logger.
 //
-// Records go to two streams: info and below to the first, warn and above to the
-// second, one line a record, because that is how Docker Engine tells a plugin's
-// levels apart. Logging never waits for a reader: with the daemon down a
-// plugin's pipes fill up and then block for good, so lines are queued, written
-// by a goroutine of their own, and dropped and counted while nobody reads.
+// Records go to two streams, one line each: info and below to the first, warn
+// and above to the second, because that is how Docker Engine distinguishes a
+// plugin's levels. Logging never waits for a reader: while the daemon is down, a
+// plugin's pipes fill up and writing to them blocks, so a goroutine writes the
+// lines, and those that nobody reads are dropped and counted.
 package logging
 
 import (
@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
-// queued is the number of lines that wait for a reader before lines are
-// dropped: a burst, not a history.
+// queued is the number of lines that wait for a reader before more are
+// dropped: enough for a burst.
 const queued = 1024
 
 // Format is the form of a line.
@@ -51,8 +51,8 @@ func New(level slog.Leveler, format Format, info, warn io.Writer) (logger *slog.
 	}
 }
 
-// Adopt makes logger the destination of what OpenTelemetry and gRPC say of
-// themselves. It sets process-wide state: once, before either is used.
+// Adopt makes logger the destination of what OpenTelemetry and gRPC log.
+// It sets process-wide state: call it once, before either is used.
 func Adopt(logger *slog.Logger) {
 	otel.SetLogger(logr.FromSlogHandler(logger.Handler()))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
@@ -102,7 +102,7 @@ func newQueue(w io.Writer) *queue {
 	return q
 }
 
-// Write queues one line, or drops it where the queue is full.
+// Write queues one line, or drops it if the queue is full.
 func (q *queue) Write(line []byte) (int, error) {
 	select {
 	case q.lines <- append([]byte(nil), line...):
@@ -115,7 +115,7 @@ func (q *queue) Write(line []byte) (int, error) {
 func (q *queue) run(w io.Writer) {
 	defer close(q.done)
 	write := func(line []byte) {
-		_, _ = w.Write(line) // there is nowhere to say that a log cannot be written
+		_, _ = w.Write(line) // a failure to log cannot be logged
 		if n := q.dropped.Swap(0); n > 0 {
 			_, _ = fmt.Fprintf(w, "time=%s level=WARN msg=\"log lines dropped, nobody read them\" lines=%d\n",
 				time.Now().Format(time.RFC3339), n)
@@ -144,13 +144,13 @@ func (q *queue) close(ctx context.Context) {
 	}
 	select {
 	case <-q.done:
-	case <-ctx.Done(): // the goroutine stays behind in a write that nobody reads
+	case <-ctx.Done(): // the goroutine stays in a write that nobody reads
 	}
 }
 
-// grpcLogger passes on what gRPC says. Its info and warnings tell of every
-// connection attempt and are of use when debugging only: the program says
-// itself, once, that a connection is lost or back.
+// grpcLogger passes on what gRPC logs. Its info and warnings report every
+// connection attempt, which is useful only for debugging: the program itself
+// logs, once, that a connection is lost or back.
 type grpcLogger struct{ *slog.Logger }
 
 func (l grpcLogger) Info(args ...any)                 { l.debug(fmt.Sprint(args...)) }

@@ -20,8 +20,8 @@ import (
 // its end, the same bytes for the same request. It follows the OTLP
 // specification (section "JSON Protobuf Encoding") where that departs from
 // protobuf's own JSON: enums are numbers, trace and span ids are hexadecimal.
-// What a terminal would not print as it is, control characters and the like,
-// stands escaped as \uXXXX.
+// Control characters and everything else that a terminal would not print
+// literally are escaped as \uXXXX.
 func AppendJSON(dst []byte, req *colmetricpb.ExportMetricsServiceRequest) ([]byte, error) {
 	req = proto.CloneOf(req)
 	for _, rm := range req.GetResourceMetrics() {
@@ -76,7 +76,7 @@ func asHex(id []byte) []byte {
 }
 
 // appendPrintable appends JSON text to dst with each rune that is not printable
-// escaped. JSON allows such runes in strings alone, where an escape means the
+// escaped. JSON allows such runes only in strings, where an escape means the
 // same.
 func appendPrintable(dst, text []byte) []byte {
 	for len(text) > 0 {

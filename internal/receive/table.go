@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// defaultWidth is the number of columns of a table that goes to no terminal.
+	// defaultWidth is the number of columns of a table that does not go to a terminal.
 	defaultWidth = 120
 
 	// minWidth leaves room for a value beside a name.
@@ -234,7 +234,7 @@ func writeString(h *maphash.Hash, s string) {
 type reading struct {
 	number float64 // of a gauge or sum; of the others the count
 	sum    float64 // of the others
-	absent bool    // the point says that there is no recorded value
+	absent bool    // the point has the flag "no recorded value"
 }
 
 // same reports whether two readings are equal, a NaN to itself included.
@@ -452,7 +452,7 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// String tells how a request was compressed, if it was.
+// String says how a request was compressed; it is empty if it was not.
 func (w wire) String() string {
 	if w.compression == "" || w.compression == "identity" {
 		return ""
@@ -461,7 +461,7 @@ func (w wire) String() string {
 }
 
 // printable returns text from the network as it may be shown on a terminal:
-// what is not a printable rune stands escaped as in a Go string, so that no
+// runes that are not printable are escaped as in a Go string, so that no
 // escape sequence, line end or change of writing direction takes effect.
 func printable(s string) string {
 	s = cut(s, maxText)

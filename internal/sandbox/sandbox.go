@@ -1,11 +1,10 @@
-// Package sandbox takes away from the running process what it does not need.
+// Package sandbox drops the privileges that the running process does not need.
 //
-// In come the few paths that the program still has to reach; afterwards every
-// thread is without capabilities and cannot gain any (no_new_privs), no core
-// dump is written, and where the kernel has landlock the rest of the file system
-// can be neither read nor written nor executed. None of it can be undone. What
-// the kernel or the process's own rights do not allow is left out and reported:
-// a sandbox that cannot be entered is no reason to collect nothing.
+// Afterwards no thread has capabilities or can gain any (no_new_privs), no core
+// dump is written, and if the kernel has landlock, only the given paths can be
+// read or written, and nothing can be executed. None of it can be undone. What
+// the kernel or the process's own rights do not allow is left out and reported;
+// it never stops the program.
 package sandbox
 
 import (
@@ -14,38 +13,37 @@ import (
 	"strings"
 )
 
-// Paths are what the program reaches in the file system from now on, as absolute
-// paths; empty ones are ignored. What may be read in every sandbox is not
-// listed: the files of name resolution.
+// Paths are what the program can still reach in the file system, as absolute
+// paths; empty ones are ignored. The files of name resolution, which can be read
+// in every sandbox, are not listed.
 type Paths struct {
-	// Spool is a directory, made if it is not there, in which files and
-	// directories are made, read, written, renamed and removed. A file is not
-	// moved from one directory to another: that needs a right of its own.
+	// Spool is a directory, created if it does not exist, in which files and
+	// directories are created, read, written, renamed and removed. Moving a file
+	// to another directory would need a further right and is not allowed.
 	Spool string
-	// Socket is the path of a unix socket that is made and removed.
+	// Socket is the path of a unix socket that is created and removed.
 	Socket string
 	// Read are files that are read at any later time. Each is readable with
 	// everything else in its directory, and in the directory that it is
-	// linked to, because a file that is replaced is another one to landlock.
+	// linked to, because to landlock a replaced file is a different one.
 	Read []string
 }
 
 // Report is what is in force.
 type Report struct {
 	NoNewPrivs bool
-	// Capabilities is whether the process still has any, now or after an
-	// exec.
+	// Capabilities is whether the process still has capabilities, now or
+	// after an exec.
 	Capabilities bool
 	// Bounding is whether the bounding set could not be emptied, which takes
-	// CAP_SETPCAP. With NoNewPrivs it bounds nothing that could happen.
+	// CAP_SETPCAP. With NoNewPrivs that makes no difference.
 	Bounding bool
 	// CoreDumps is whether a crash may still write its memory to disk.
 	CoreDumps bool
-	// Landlock is the version of the kernel's landlock, 0 where it is not in
-	// force.
+	// Landlock is the version of the kernel's landlock, 0 if it is not in force.
 	Landlock int
 	// Writable and Readable are the directories and files that landlock
-	// leaves; what is writable is readable as well.
+	// allows; what is writable is readable as well.
 	Writable, Readable []string
 }
 

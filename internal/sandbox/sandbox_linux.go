@@ -15,13 +15,13 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
-// Enter enters the sandbox, for good and with every thread. The report says
+// Enter enters the sandbox, permanently and with every thread. The report says
 // what is in force, the error what could not be dropped and why; the program
-// can go on in either case. It is called once, before the program reads
-// anything that others wrote.
+// can continue in either case. Call it once, before the program reads anything
+// that others wrote.
 func Enter(paths Paths) (Report, error) {
-	// The time zone is read when it is first asked for, which would be by a
-	// line of the log from inside.
+	// The time zone is read when it is first used, which would be for a log
+	// line, inside the sandbox.
 	_, _ = time.Now().Zone()
 
 	report := Report{NoNewPrivs: true}
@@ -40,7 +40,7 @@ func Enter(paths Paths) (Report, error) {
 		report.Capabilities = true
 		errs = append(errs, fmt.Errorf("drop capabilities: %w", err))
 	} else if report.Bounding && !report.NoNewPrivs {
-		report.Capabilities = true // an exec by uid 0 has them back
+		report.Capabilities = true // an exec by uid 0 regains them
 	}
 	errs = append(errs, restrictFiles(paths, &report))
 	return report, errors.Join(errs...)
@@ -51,7 +51,7 @@ func Enter(paths Paths) (Report, error) {
 // without cgo psx is syscall.AllThreadsSyscall, which refuses to work in one
 // with cgo, such as a test under the race detector.
 func prctl(option, argument uintptr) error {
-	// The kernel wants the arguments that an option does not have to be 0.
+	// The kernel wants unused arguments to be 0.
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, option, argument, 0, 0, 0, 0); errno != 0 {
 		return os.NewSyscallError("prctl", errno)
 	}
@@ -59,7 +59,7 @@ func prctl(option, argument uintptr) error {
 }
 
 // forbidCoreDumps keeps the process's memory, with its headers and keys, from
-// disk. The limit alone would not do: the kernel does not apply it where
+// disk. The limit alone is not enough: the kernel does not apply it if
 // core_pattern is a pipe, as to systemd-coredump. A process that is not dumpable
 // can also not be traced, nor its memory and environment be read in /proc, by a
 // process without CAP_SYS_PTRACE, one of the same user included.
@@ -77,13 +77,13 @@ func dropCapabilities() (kept bool, err error) {
 	for c := uintptr(0); ; c++ {
 		bounded, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err != nil {
-			break // EINVAL: there is none of that number
+			break // EINVAL: no capability has that number
 		}
 		if bounded == 0 {
 			continue
 		}
 		if err := prctl(unix.PR_CAPBSET_DROP, c); err != nil {
-			kept = true // EPERM: without CAP_SETPCAP, such as any user but root
+			kept = true // EPERM: no CAP_SETPCAP, as for any user except root
 			break
 		}
 	}
@@ -99,7 +99,7 @@ func dropCapabilities() (kept bool, err error) {
 	return kept, nil
 }
 
-// What landlock leaves of each kind of path. Nothing can be executed.
+// What landlock allows for each kind of path. Nothing can be executed.
 const (
 	readFile   landlock.AccessFSSet = ll.AccessFSReadFile
 	readDir    landlock.AccessFSSet = ll.AccessFSReadFile | ll.AccessFSReadDir
@@ -112,7 +112,7 @@ const (
 // resolution are the files that name resolution reads, again and again.
 var resolution = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"}
 
-// restrictFiles leaves the process nothing of the file system but paths.
+// restrictFiles makes everything except paths inaccessible.
 func restrictFiles(paths Paths, report *Report) error {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil {
@@ -120,13 +120,13 @@ func restrictFiles(paths Paths, report *Report) error {
 	}
 	r := rules{}
 	if paths.Spool != "" {
-		// If it cannot be made now it may be later, see rules.dir.
+		// If it cannot be created now, it may be later; see rules.dir.
 		_ = os.MkdirAll(paths.Spool, 0o700)
 		r.dir(paths.Spool, spool)
 	}
 	if paths.Socket != "" {
 		dir := filepath.Dir(paths.Socket)
-		_ = os.MkdirAll(dir, 0o700) // who listens makes it otherwise, and says why it cannot
+		_ = os.MkdirAll(dir, 0o700) // otherwise the listener creates it, or says why it cannot
 		r.dir(dir, makeSocket)
 	}
 	for _, file := range paths.Read {
@@ -135,11 +135,11 @@ func restrictFiles(paths Paths, report *Report) error {
 		}
 	}
 	for _, file := range resolution {
-		// The file alone: /etc holds much else. Where it is a link, as to
-		// /run/systemd/resolve, its directory, in which it is replaced.
+		// Only the file: /etc contains much else. If it is a link, as to
+		// /run/systemd/resolve, the target's directory, where it is replaced.
 		target, err := filepath.EvalSymlinks(file)
 		switch {
-		case err != nil: // not there
+		case err != nil: // it does not exist
 		case filepath.Dir(target) == "/etc":
 			r.add(target, readFile)
 		default:
@@ -148,10 +148,10 @@ func restrictFiles(paths Paths, report *Report) error {
 	}
 
 	// Every right over files that landlock has up to version 5. Version 9 adds
-	// connecting to sockets, which is not tried yet. Of the scopes only the
+	// connecting to sockets, which is not tried yet. Of the scopes only
 	// abstract sockets, which a process in the host's network shares with the
-	// host; not signals: kernels before 6.15 count the threads of one process
-	// as strangers, and Go's runtime signals them.
+	// host; not signals: before 6.15 the kernel does not let the threads of one
+	// process signal each other then, and Go's runtime does that.
 	config, err := landlock.NewConfig(landlock.V5.HandledAccessFS, landlock.ScopedSet(ll.ScopeAbstractUnixSocket))
 	if err == nil {
 		err = config.BestEffort().Restrict(r.rules...)
@@ -164,20 +164,20 @@ func restrictFiles(paths Paths, report *Report) error {
 	return errors.Join(r.problems...)
 }
 
-// rules collects what landlock leaves.
+// rules collects what landlock is to allow.
 type rules struct {
 	rules          []landlock.Rule
 	writable, read []string
 	problems       []error
 }
 
-// readable leaves file, which need not be there yet, and what is beside it.
+// readable allows to read file, which need not exist yet, and its directory.
 func (r *rules) readable(file string) {
 	target, err := filepath.EvalSymlinks(file)
 	if filepath.Dir(file) == "/" {
-		// Not the whole file system for it.
+		// Not the whole file system.
 		if err != nil {
-			r.problems = append(r.problems, fmt.Errorf("%s is not there and stays unreadable until a restart: a file that comes later is put in a directory of its own", file))
+			r.problems = append(r.problems, fmt.Errorf("%s does not exist and stays unreadable until a restart: put a file that is created later in a directory of its own", file))
 			return
 		}
 		r.add(target, readFile)
@@ -189,18 +189,16 @@ func (r *rules) readable(file string) {
 	}
 }
 
-// dir leaves a directory or, where it is not there, the nearest one above it
-// that is, so that it can still come.
+// dir allows access to a directory or, if it does not exist, to its nearest
+// parent that does, so that it can still be created.
 func (r *rules) dir(path string, access landlock.AccessFSSet) {
-	there := path
-	for there != "/" {
-		if info, err := os.Stat(there); err == nil && info.IsDir() {
-			r.add(there, access)
+	for dir := path; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			r.add(dir, access)
 			return
 		}
-		there = filepath.Dir(there)
 	}
-	r.problems = append(r.problems, fmt.Errorf("%s is not there, nor is a directory above it: it stays out of reach until a restart", path))
+	r.problems = append(r.problems, fmt.Errorf("%s does not exist, nor does a directory above it: it stays inaccessible until a restart", path))
 }
 
 func (r *rules) add(path string, access landlock.AccessFSSet) {

@@ -452,8 +452,8 @@ func TestAPathWithNothingAboveItIsReportedAndTheRestIsInForce(t *testing.T) {
 	needLandlock(t)
 	inmate := start(t)
 	a := inmate.do(t, command{Do: "enter", Paths: sandbox.Paths{Read: []string{"/not-there/deeper/ca.pem", "/not-there.pem"}}})
-	want := "/not-there/deeper is not there, nor is a directory above it: it stays out of reach until a restart\n" +
-		"/not-there.pem is not there and stays unreadable until a restart: a file that comes later is put in a directory of its own"
+	want := "/not-there/deeper does not exist, nor does a directory above it: it stays inaccessible until a restart\n" +
+		"/not-there.pem does not exist and stays unreadable until a restart: put a file that is created later in a directory of its own"
 	if a.Err != want {
 		t.Errorf("the error is\n%s, want\n%s", a.Err, want)
 	}

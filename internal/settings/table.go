@@ -26,7 +26,7 @@ type Setting struct {
 	Unset   string  // in words, what applies if it is unset and Default is ""
 	Meaning string  // what it does, without a full stop; code is in backquotes
 	Section Section // of docs/settings.md
-	Wins    string  // the variable over which this one wins, for one signal alone
+	Wins    string  // the variable over which this one wins, for one signal only
 
 	// from are the variables that are read for it, the first one that is set; if
 	// nil, Name. read checks the value and stores it; it is nil if another
