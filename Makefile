@@ -70,11 +70,13 @@ fuzz: ## every fuzz target, for FUZZTIME=30s each, seeded with Prometheus' own t
 		done; \
 	done
 
+# The bench module is read without the service discovery that its Collector does
+# not use: it would take many minutes to compile.
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts
 	@set -e; for module in $(MODULES); do \
 		echo "lint $$module"; \
-		(cd $$module && go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run --allow-parallel-runners ./... && go mod tidy -diff); \
+		(cd $$module; [ $$module != bench ] || export GOFLAGS=-tags=remove_all_sd; go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run --allow-parallel-runners ./... && go mod tidy -diff); \
 	done
 	shellcheck .ci/run scripts/*.sh
 
