@@ -580,7 +580,7 @@ func TestFamiliesAreIncludedAndExcludedByName(t *testing.T) {
 // TestDeltas... counts the reads of the page: the source's growth.
 func TestDeltasAddUpToWhatTheSourceCounted(t *testing.T) {
 	c, p := startCollector(t), startPage(t)
-	program := start(t, []string{"OTLP_ENDPOINT=http://" + c.address, "SCRAPE_URL=" + p.url, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"}, "run", "--interval=100ms")
+	program := start(t, []string{"OTLP_ENDPOINT=http://" + c.address, "SCRAPE_URL=" + p.url, "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta"}, "run", "--interval=500ms") // also the time limit of a scrape
 	var sum float64
 	var last uint64
 	add := func(m *metricpb.Metric) {
