@@ -18,7 +18,7 @@ WORKDIR /src
 COPY . .
 ARG VERSION=dev
 ARG COMMIT=unknown
-ENV CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -tags=grpcnotrace,nethttpomithttp2 '-ldflags=-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}'"
+ENV CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -tags=grpcnotrace,nethttpomithttp2 '-ldflags=-s -w -funcalign=16 -X main.version=${VERSION} -X main.commit=${COMMIT}'"
 RUN ["go", "build", "-o", "/rootfs/", "./cmd/otelmetricsplugin"]
 
 # TLS roots are compiled in, and the engine makes every directory that it mounts

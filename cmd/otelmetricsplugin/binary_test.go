@@ -32,7 +32,7 @@ func shippedBinary(t testing.TB) string {
 			return
 		}
 		shipped.binary = filepath.Join(shipped.dir, "otelmetricsplugin")
-		build := exec.Command("go", "build", "-trimpath", "-tags", makefileTags(t), "-ldflags", "-s -w -dumpdep", "-o", shipped.binary, ".")
+		build := exec.Command("go", "build", "-trimpath", "-tags", makefileTags(t), "-ldflags", "-s -w -funcalign=16 -dumpdep", "-o", shipped.binary, ".")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 		var output bytes.Buffer
 		build.Stdout, build.Stderr = &output, &output

@@ -23,9 +23,12 @@ func (h *headers) redact(text string) string {
 }
 
 // secret is a header's value or a word of it.
-type secret struct {
-	text      string
-	wholeWord bool // it could be part of an ordinary word, and is replaced only as a whole one
+type secret string
+
+// looksLikeKey reports whether s is like no word of any sentence. What is not is
+// replaced only as a whole word.
+func (s secret) looksLikeKey() bool {
+	return len(s) >= 16 && strings.ContainsAny(string(s), "0123456789")
 }
 
 // secretsOf returns what may be secret in headers, the longest first, because a
@@ -36,11 +39,10 @@ type secret struct {
 func secretsOf(headers map[string]string) []secret {
 	var found []secret
 	add := func(text string, named bool) {
-		looksLikeKey := len(text) >= 16 && strings.ContainsAny(text, "0123456789")
-		if looksLikeKey || named && len(text) >= 4 { // less would be every other word
-			found = append(found, secret{text, !looksLikeKey})
+		if secret(text).looksLikeKey() || named && len(text) >= 4 { // less would be every other word
+			found = append(found, secret(text))
 			if quoted := strconv.Quote(text); quoted[1:len(quoted)-1] != text {
-				found = append(found, secret{quoted[1 : len(quoted)-1], !looksLikeKey})
+				found = append(found, secret(quoted[1:len(quoted)-1]))
 			}
 		}
 	}
@@ -57,7 +59,7 @@ func secretsOf(headers map[string]string) []secret {
 		}
 	}
 	slices.SortFunc(found, func(a, b secret) int {
-		return cmp.Or(cmp.Compare(len(b.text), len(a.text)), strings.Compare(a.text, b.text))
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b))
 	})
 	return found
 }
@@ -65,16 +67,16 @@ func secretsOf(headers map[string]string) []secret {
 var secretName = regexp.MustCompile(`auth|token|key|secret|pass|cred|cookie|session|sign|dsn`)
 
 func (s secret) replace(text string) string {
-	if !s.wholeWord {
-		return strings.ReplaceAll(text, s.text, redacted)
+	if s.looksLikeKey() {
+		return strings.ReplaceAll(text, string(s), redacted)
 	}
 	for from := 0; ; {
-		i := strings.Index(text[from:], s.text)
+		i := strings.Index(text[from:], string(s))
 		if i < 0 {
 			return text
 		}
 		i += from
-		if end := i + len(s.text); insideWord(text, i) || insideWord(text, end) {
+		if end := i + len(s); insideWord(text, i) || insideWord(text, end) {
 			from = i + 1
 		} else {
 			text = text[:i] + redacted + text[end:]

@@ -81,7 +81,7 @@ func (c *Config) setDefaults() error {
 	check("MaxBackoff", c.MaxBackoff >= 0, c.MaxBackoff)
 	check("Pace", c.Pace >= 0, c.Pace)
 	if c.Conn == nil {
-		errs = append(errs, errors.New("Conn is required"))
+		errs = append(errs, errors.New("the Conn is missing"))
 	}
 	if c.MaxMessage > maxUnpacked {
 		errs = append(errs, fmt.Errorf("MaxMessage is %d: it must be at most %d", c.MaxMessage, maxUnpacked))
@@ -89,7 +89,7 @@ func (c *Config) setDefaults() error {
 	switch c.Compression {
 	case collector.Uncompressed, collector.Gzip, collector.Zstd:
 	default:
-		errs = append(errs, fmt.Errorf("Compression is %q: it must be gzip, zstd or empty", c.Compression))
+		errs = append(errs, fmt.Errorf("the Compression is %q: it must be gzip, zstd or empty", c.Compression))
 	}
 	setDefault(&c.MaxBytes, 64<<20)
 	if c.Dir == "" {

@@ -668,7 +668,7 @@ func TestCloseDeliversWhatIsOnItsWay(t *testing.T) {
 
 func TestOpenFailsOnlyOnAnInvalidConfig(t *testing.T) {
 	_, err := Open(Config{MaxMessage: 17 << 20, MaxBytes: -1, Compression: "lz4"})
-	want := "delivery: MaxBytes is -1: it must not be negative\nConn is required\nMaxMessage is 17825792: it must be at most 16777216\nCompression is \"lz4\": it must be gzip, zstd or empty"
+	want := "delivery: MaxBytes is -1: it must not be negative\nthe Conn is missing\nMaxMessage is 17825792: it must be at most 16777216\nthe Compression is \"lz4\": it must be gzip, zstd or empty"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}

@@ -124,11 +124,10 @@ func (s *sender) send(it *item, out outgoing) (delay time.Duration, failure erro
 	}
 	reply, err := s.attempt(out)
 	outcome, delay := collector.Classify(err)
-	switch {
-	case s.ctx.Err() != nil:
-	case outcome == collector.Retry:
+	if s.ctx.Err() == nil && outcome == collector.Retry {
 		return delay, err
-	default:
+	}
+	if s.ctx.Err() == nil {
 		s.answered(it, out, outcome, reply, err)
 	}
 	return 0, nil

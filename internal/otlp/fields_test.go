@@ -16,17 +16,17 @@ import (
 // included.
 func TestFieldNumbers(t *testing.T) {
 	const (
-		message = protoreflect.MessageKind
-		text    = protoreflect.StringKind
-		fixed   = protoreflect.Fixed64Kind
-		double  = protoreflect.DoubleKind
-		sint32  = protoreflect.Sint32Kind
-		uint32  = protoreflect.Uint32Kind
-		uint64  = protoreflect.Uint64Kind
-		enum    = protoreflect.EnumKind
-		boolean = protoreflect.BoolKind
-		bytes   = protoreflect.BytesKind
-		int64   = protoreflect.Int64Kind
+		message    = protoreflect.MessageKind
+		text       = protoreflect.StringKind
+		fixed      = protoreflect.Fixed64Kind
+		double     = protoreflect.DoubleKind
+		sint32     = protoreflect.Sint32Kind
+		uint32Kind = protoreflect.Uint32Kind
+		uint64Kind = protoreflect.Uint64Kind
+		enum       = protoreflect.EnumKind
+		boolean    = protoreflect.BoolKind
+		bytes      = protoreflect.BytesKind
+		int64Kind  = protoreflect.Int64Kind
 	)
 	type field struct {
 		message proto.Message
@@ -68,13 +68,13 @@ func TestFieldNumbers(t *testing.T) {
 		{&commonpb.KeyValue{}, "value", keyValueValue, message},
 		{&commonpb.AnyValue{}, "string_value", anyValueString, text},
 		{&commonpb.AnyValue{}, "bool_value", anyValueBool, boolean},
-		{&commonpb.AnyValue{}, "int_value", anyValueInt, int64},
+		{&commonpb.AnyValue{}, "int_value", anyValueInt, int64Kind},
 		{&commonpb.AnyValue{}, "double_value", anyValueDouble, double},
 
 		{&metricpb.NumberDataPoint{}, "as_double", numberAsDouble, double},
 		{&metricpb.NumberDataPoint{}, "exemplars", numberExemplars, message},
 		{&metricpb.NumberDataPoint{}, "attributes", numberAttributes, message},
-		{&metricpb.NumberDataPoint{}, "flags", numberFlags, uint32},
+		{&metricpb.NumberDataPoint{}, "flags", numberFlags, uint32Kind},
 		{&metricpb.NumberDataPoint{}, "exemplars", Gauge.exemplarsField(), message},
 		{&metricpb.NumberDataPoint{}, "exemplars", Sum.exemplarsField(), message},
 		{&metricpb.NumberDataPoint{}, "attributes", Gauge.attributesField(), message},
@@ -86,7 +86,7 @@ func TestFieldNumbers(t *testing.T) {
 		{&metricpb.HistogramDataPoint{}, "explicit_bounds", histogramBounds, double},
 		{&metricpb.HistogramDataPoint{}, "exemplars", histogramExemplars, message},
 		{&metricpb.HistogramDataPoint{}, "attributes", histogramAttributes, message},
-		{&metricpb.HistogramDataPoint{}, "flags", histogramFlags, uint32},
+		{&metricpb.HistogramDataPoint{}, "flags", histogramFlags, uint32Kind},
 		{&metricpb.HistogramDataPoint{}, "exemplars", Histogram.exemplarsField(), message},
 		{&metricpb.HistogramDataPoint{}, "attributes", Histogram.attributesField(), message},
 
@@ -97,19 +97,19 @@ func TestFieldNumbers(t *testing.T) {
 		{&metricpb.ExponentialHistogramDataPoint{}, "zero_count", exponentialZeroCount, fixed},
 		{&metricpb.ExponentialHistogramDataPoint{}, "positive", exponentialPositive, message},
 		{&metricpb.ExponentialHistogramDataPoint{}, "negative", exponentialNegative, message},
-		{&metricpb.ExponentialHistogramDataPoint{}, "flags", exponentialFlags, uint32},
+		{&metricpb.ExponentialHistogramDataPoint{}, "flags", exponentialFlags, uint32Kind},
 		{&metricpb.ExponentialHistogramDataPoint{}, "exemplars", exponentialExemplars, message},
 		{&metricpb.ExponentialHistogramDataPoint{}, "zero_threshold", exponentialZeroThreshold, double},
 		{&metricpb.ExponentialHistogramDataPoint{}, "exemplars", ExponentialHistogram.exemplarsField(), message},
 		{&metricpb.ExponentialHistogramDataPoint{}, "attributes", ExponentialHistogram.attributesField(), message},
 		{&metricpb.ExponentialHistogramDataPoint_Buckets{}, "offset", bucketsOffset, sint32},
-		{&metricpb.ExponentialHistogramDataPoint_Buckets{}, "bucket_counts", bucketsCounts, uint64},
+		{&metricpb.ExponentialHistogramDataPoint_Buckets{}, "bucket_counts", bucketsCounts, uint64Kind},
 
 		{&metricpb.SummaryDataPoint{}, "count", summaryCount, fixed},
 		{&metricpb.SummaryDataPoint{}, "sum", summarySum, double},
 		{&metricpb.SummaryDataPoint{}, "quantile_values", summaryQuantiles, message},
 		{&metricpb.SummaryDataPoint{}, "attributes", summaryAttributes, message},
-		{&metricpb.SummaryDataPoint{}, "flags", summaryFlags, uint32},
+		{&metricpb.SummaryDataPoint{}, "flags", summaryFlags, uint32Kind},
 		{&metricpb.SummaryDataPoint{}, "attributes", Summary.attributesField(), message},
 		{&metricpb.SummaryDataPoint_ValueAtQuantile{}, "quantile", quantileQuantile, double},
 		{&metricpb.SummaryDataPoint_ValueAtQuantile{}, "value", quantileValue, double},

@@ -590,7 +590,7 @@ func TestKeysTellScopesApart(t *testing.T) {
 	if len(keys) != len(scopes) {
 		t.Errorf("%d keys of %d scopes", len(keys), len(scopes))
 	}
-	if NewScope("x", "y", "z", a).Key() != NewScope("x", "y", "z", a).Key() {
+	if one, other := NewScope("x", "y", "z", a), NewScope("x", "y", "z", a); one.Key() != other.Key() {
 		t.Error("two keys of one scope")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"google.golang.org/protobuf/encoding/protodelim"
 )
 
 // encodeText writes an exposition in text format 0.0.4 to b as delimited
@@ -27,12 +28,13 @@ func encodeText(ctx context.Context, b *buffer, exposition []byte, limits limits
 		return err
 	}
 	b.data = b.data[:0]
-	encoder := expfmt.NewEncoder(b, expfmt.FmtProtoDelim.WithEscapingScheme(model.NoEscaping))
 	for _, family := range slices.SortedFunc(maps.Values(families), byName) { // in random order, and each name once
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := encoder.Encode(family); err != nil {
+		// What expfmt's encoder does for that format. It would link those of
+		// all other formats too.
+		if _, err := protodelim.MarshalTo(b, family); err != nil {
 			return err
 		}
 	}

@@ -130,7 +130,11 @@ func (f *family) forget(s *series) {
 // others.
 func (f *family) reorder(page uint64) {
 	kept := slices.DeleteFunc(f.series, func(s series) bool { return s.page != page })
-	slices.SortFunc(kept, func(a, b series) int { return int(a.position) - int(b.position) })
+	for i := range kept { // their positions are 0 to len(kept)-1: each swap puts one in its place
+		for at := kept[i].position; int(at) != i; at = kept[i].position {
+			kept[i], kept[at] = kept[at], kept[i]
+		}
+	}
 	f.series = kept
 	if len(f.series) == 0 {
 		f.series, f.histograms, f.free, f.attributes, f.unused = nil, nil, nil, nil, 0

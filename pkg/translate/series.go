@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"hash/maphash"
 	"math"
-	"slices"
 	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -70,10 +69,10 @@ func (t *Translator) search(f *family, h uint64, labels []byte) (s *series, drop
 		t.index = reuseMap(t.index, len(f.series))
 		for i := range f.series {
 			s := &f.series[i]
-			t.index[t.identity(s.scope, s.kind, f.attributesOf(s))] = uint32(i)
+			t.index[t.identity(s.scope, f.attributesOf(s))] = uint32(i)
 		}
 	}
-	id := t.identity(scope, 0, attributes)
+	id := t.identity(scope, attributes)
 	if i, ok := t.index[id]; ok {
 		s := &f.series[i]
 		if s.page == t.page.number {
@@ -110,10 +109,10 @@ func (f *family) see(t *Translator, i int) {
 	}
 }
 
-// identity identifies a set of attributes, encoded for points of kind k, and
+// identity identifies a set of attributes, encoded for points of any kind, and
 // their scope within a family. It is keyed, so a page cannot be made to collide,
 // and by chance two of n series do with a probability of n²/2⁶⁵.
-func (t *Translator) identity(scope uint32, k otlp.Kind, attributes []byte) uint64 {
+func (t *Translator) identity(scope uint32, attributes []byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(t.seed)
 	_ = h.WriteByte(byte(scope))
@@ -173,7 +172,11 @@ func (t *Translator) readLabels(labels []byte) (scope uint32, ok bool) {
 	if !valid {
 		return 0, false
 	}
-	slices.SortFunc(list, func(a, b label) int { return bytes.Compare(a.name, b.name) })
+	for i := range list { // they are few, and sorted already where a client library wrote them
+		for j := i; j > 0 && bytes.Compare(list[j].name, list[j-1].name) < 0; j-- {
+			list[j], list[j-1] = list[j-1], list[j]
+		}
+	}
 	encoded := t.scratch.attributes[:0]
 	for i, l := range list {
 		if i > 0 && bytes.Equal(l.name, list[i-1].name) {

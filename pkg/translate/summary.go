@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sort"
 
 	"otelmetricsplugin/internal/otlp"
 )
@@ -85,6 +86,17 @@ func (t *Translator) summary(f *family, s *series, m *summaryValue, ts int64) (d
 	return ""
 }
 
+// byQuantile orders the quantiles of a summary, those of one number by their
+// value.
+type byQuantile summaryValue
+
+func (m *byQuantile) Len() int { return len(m.quantiles) }
+func (m *byQuantile) Less(i, j int) bool {
+	a, b := m.quantiles[i], m.quantiles[j]
+	return cmp.Or(cmp.Compare(a.Quantile, b.Quantile), cmp.Compare(a.Value, b.Value)) < 0
+}
+func (m *byQuantile) Swap(i, j int) { m.quantiles[i], m.quantiles[j] = m.quantiles[j], m.quantiles[i] }
+
 // sortQuantiles sorts the quantiles and drops repeated ones. It reports false
 // if one is not within [0, 1], or is there twice with different values.
 func (m *summaryValue) sortQuantiles() bool {
@@ -93,9 +105,7 @@ func (m *summaryValue) sortQuantiles() bool {
 			return false
 		}
 	}
-	slices.SortFunc(m.quantiles, func(a, b otlp.Quantile) int {
-		return cmp.Or(cmp.Compare(a.Quantile, b.Quantile), cmp.Compare(a.Value, b.Value))
-	})
+	sort.Sort((*byQuantile)(m))
 	// cmp.Compare, unlike ==, finds a NaN equal to a NaN.
 	m.quantiles = slices.CompactFunc(m.quantiles, func(a, b otlp.Quantile) bool {
 		return a.Quantile == b.Quantile && cmp.Compare(a.Value, b.Value) == 0

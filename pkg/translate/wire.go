@@ -123,7 +123,7 @@ func (ts *timestamp) read(b []byte) {
 
 // unixNano returns ts in Unix nanoseconds, 0 if it is absent or cannot be
 // expressed.
-func (ts timestamp) unixNano() int64 {
+func (ts *timestamp) unixNano() int64 {
 	const second = int64(time.Second)
 	if ts.seconds < 0 || ts.seconds >= math.MaxInt64/second || ts.nanos < 0 || int64(ts.nanos) >= second {
 		return 0
