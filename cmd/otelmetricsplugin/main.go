@@ -30,7 +30,10 @@ const (
 	exitStale    = 3 // the metrics socket is stale and a restart is wanted
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	limitFootprint()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // run runs the program with its arguments and returns its exit code.
 func run(args []string, stdout, stderr io.Writer) int {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -167,9 +168,13 @@ func userAgent() string {
 
 func newConfig(s *settings.Settings, scraper *scrape.Scraper, delivery lifecycle.Delivery) lifecycle.Config {
 	v, _ := buildVersion()
+	memory := &footprint{release: debug.FreeOSMemory}
 	return lifecycle.Config{
 		Scrape: func(ctx context.Context) ([]byte, error) {
 			exposition, err := scraper.Scrape(ctx)
+			if err == nil {
+				memory.saw(len(exposition))
+			}
 			return exposition, nameSetting(err)
 		},
 		Delivery:    delivery,

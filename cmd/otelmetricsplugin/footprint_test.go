@@ -1,0 +1,29 @@
+package main
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestFootprint_ReleasesAfterAPeakAndOnlyThen(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
+		released := 0
+		f := &footprint{release: func() { released++ }}
+		steps := []struct {
+			size, want int
+		}{
+			{90 << 20, 0}, {80 << 20, 0}, // a large exposition
+			{1 << 20, 1}, {1 << 20, 1}, // it shrank: once
+			{3 << 20, 1}, {100, 1}, // small ones are not worth it
+			{50 << 20, 1}, {10 << 20, 2}, // another peak
+		}
+		for i, step := range steps {
+			f.saw(step.size)
+			time.Sleep(2 * settleTime) // fake time
+			if released != step.want {
+				t.Errorf("step %d: released %d times, want %d", i, released, step.want)
+			}
+		}
+	})
+}
