@@ -45,9 +45,10 @@ demo: build plugin-dir ## 20 s of this engine's metrics, as they arrive; leaves 
 test: unit demo-test image e2e ## everything that must pass; needs root and a Docker Engine
 
 .PHONY: unit
-unit: ## the product's own tests, with the race detector, and at full size without it
+unit: ## the product's own tests, with the race detector, and at full size without it; those of bench
 	go test -race ./...
-	go test -run 'Memory|500000|Small' ./internal/delivery ./cmd/otelmetricsplugin
+	go test -run 'Memory|500000|Small|Allocations' ./internal/delivery ./pkg/translate ./cmd/otelmetricsplugin
+	cd bench && go test ./internal/...
 
 .PHONY: e2e
 e2e: ## a real engine, a real Collector, real faults; needs root
