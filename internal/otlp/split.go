@@ -59,15 +59,13 @@ func (w *Writer) appendScopes(rm []byte) error {
 func (w *Writer) appendMetric(metric []byte) error {
 	var m Metric
 	var data []byte
+	at := 0
 	err := walk(metric, func(n protowire.Number, field, value []byte) error {
-		switch {
-		case isKind(n) && value != nil:
+		if isKind(n) && value != nil {
 			m.kind, data = Kind(n), value
-		case data == nil:
-			m.head = append(m.head, field...)
-		default:
-			m.metadata = append(m.metadata, field...)
+			m.head, m.metadata = metric[:at], metric[at+len(field):]
 		}
+		at += len(field)
 		return nil
 	})
 	if err != nil || data == nil {
