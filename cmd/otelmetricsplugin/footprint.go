@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// limitFootprint keeps the program small. A guest on the host that it measures takes little of it: one core at most, and
-// memory close to what is in use. One core also saves the wake-ups of idle
-// threads, a fifth of the CPU at small expositions. Nothing is allocated for a
-// sample in the steady state, so frequent collections of garbage cost little.
-// GOMAXPROCS and GOGC, where set, win.
+// limitFootprint keeps the program small, because it is a guest on the host that
+// it measures: at most one core, and memory close to what is in use. One core
+// also saves the wake-ups of idle threads, a fifth of the CPU at small
+// expositions. Nothing is allocated for a sample in the steady state, so
+// frequent garbage collections cost little. GOMAXPROCS and GOGC, where set, win.
 func limitFootprint() {
 	const gcPercent = 30
 	if os.Getenv("GOMAXPROCS") == "" {

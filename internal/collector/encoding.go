@@ -18,9 +18,9 @@ const (
 )
 
 // gRPC finds its compressors in a registry of the process, by name. What is
-// registered here does what one expects of these names, for every connection
-// and server of the process; only a request that [Export] marks as compressed
-// is passed through as it is.
+// registered here compresses as these names say, for every connection and
+// server of the process; only a request that [Export] marks as compressed is
+// passed through as it is.
 func init() {
 	encoding.RegisterCompressor(passThrough{encoding.GetCompressor(Gzip)})
 	encoding.RegisterCompressor(passThrough{&zstdCompressor{}})

@@ -25,8 +25,8 @@ func (h *headers) redact(text string) string {
 // secret is a header's value or a word of it.
 type secret string
 
-// looksLikeKey reports whether s is like no word of any sentence. What is not is
-// replaced only as a whole word.
+// looksLikeKey reports whether s cannot be a word of a sentence. A secret that
+// can be is replaced only as a whole word.
 func (s secret) looksLikeKey() bool {
 	return len(s) >= 16 && strings.ContainsAny(string(s), "0123456789")
 }

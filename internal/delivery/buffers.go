@@ -10,7 +10,7 @@ import (
 )
 
 // buffer is the memory of one request. It has a user when it is made, and is
-// recycled when it has none any more: the store and gRPC's transport may both
+// recycled when it has none left: the store and gRPC's transport may both
 // be using it.
 type buffer struct {
 	bytes []byte
@@ -36,8 +36,8 @@ func (b *buffer) Release() {
 // for a peak to come again.
 const recyclePeriod = 10 * time.Second
 
-// buffers recycles buffers, so that a steady flow of requests is no work for
-// the garbage collector. What is free and in use together never exceeds what
+// buffers recycles buffers, so that a steady flow of requests gives the
+// garbage collector nothing to do. What is free and in use together never exceeds what
 // was in use at once in this period or the one before.
 type buffers struct {
 	mu         sync.Mutex

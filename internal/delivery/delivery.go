@@ -28,10 +28,10 @@ type Config struct {
 	// say): on Linux that is also how long unacknowledged data keeps a dead
 	// connection alive, which is 15 minutes without.
 	Conn grpc.ClientConnInterface
-	// Compression is that of the requests on the wire: "gzip", "zstd" or "",
-	// which is none. A request is compressed once; the same bytes wait in
-	// memory, are written to the disk and are sent. Without compression what
-	// waits is compressed by gzip and decompressed to be sent.
+	// Compression is that of the requests on the wire: "gzip", "zstd" or ""
+	// for none. A request is compressed once; the same bytes wait in memory,
+	// are written to the disk and are sent. With none, what has to wait is
+	// compressed by gzip and decompressed to be sent.
 	Compression string
 	// Dir is the spool directory, made if it is missing. It must belong to this
 	// queue alone. Empty keeps everything in memory, and what cannot be

@@ -1,4 +1,3 @@
-// Package metricsdoc holds docs/metrics.md against recorded pages of real
-// engines and against what the plugin exports. There is nothing in it but
-// tests.
+// Package metricsdoc compares docs/metrics.md with recorded expositions of real
+// engines and with what the plugin exports. It has nothing but tests.
 package metricsdoc

@@ -47,7 +47,7 @@ func appendStringPair(b []byte, field protowire.Number, key, value []byte) []byt
 	return appendBytes(b, anyValueString, value)
 }
 
-// appendPair appends kv as the given field. What OTLP has no scalar for is
+// appendPair appends kv as the given field. A value that is not a scalar in OTLP is
 // written as the string that it emits.
 func appendPair(b []byte, field protowire.Number, kv attribute.KeyValue) []byte {
 	var value []byte
@@ -132,7 +132,7 @@ func NewScope(name, version, schemaURL string, attributes []attribute.KeyValue) 
 	return s
 }
 
-// Key tells scopes apart.
+// Key distinguishes scopes.
 func (s Scope) Key() string { return string(s.scope) + "\x00" + string(s.rest) }
 
 // Metric is an encoded metric without its data points.

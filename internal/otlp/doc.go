@@ -3,6 +3,6 @@
 // receiver takes, and shows them as OTLP/JSON.
 //
 // It knows nothing of where data points come from or where requests go. Field
-// numbers are those of opentelemetry-proto v1; a test holds them against its
+// numbers are those of opentelemetry-proto v1; a test compares them with its
 // descriptors.
 package otlp

@@ -1,8 +1,8 @@
 // Package settings reads and validates every setting of the program.
 //
 // Its table has each setting once: variable, flag, default, meaning and check.
-// The command line's help is made from it; config.json and docs/settings.md are
-// held against it by a test. Nothing is opened, resolved or started here: what
+// The command line's help is made from it; a test
+// compares config.json and docs/settings.md with it. Nothing is opened, resolved or started here: what
 // may come right by itself, such as a file that does not exist yet, is not a bad
 // setting.
 package settings

@@ -78,7 +78,7 @@ var protocols = []string{"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_O
 
 // Unused returns the names of OpenTelemetry's variables in environ, as
 // os.Environ has it, that are set and are not settings: whoever set one expects
-// something of it.
+// it to have an effect.
 func Unused(environ []string) (names []string) {
 	known := append(Variables(), protocols...)
 	for _, entry := range environ {

@@ -44,7 +44,7 @@ func (m *Manager) watch() {
 			err := m.cfg.Dial(dialCtx)
 			cancelDial()
 			if !errors.Is(err, syscall.ECONNREFUSED) {
-				return // alive, or ill in a way that a restart does not cure
+				return // alive, or failing in a way that a restart does not cure
 			}
 			select {
 			case <-retry.C:

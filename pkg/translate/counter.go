@@ -34,8 +34,8 @@ func (c *counterValue) read(b []byte) {
 }
 
 // noise is how much of a sum of floats may be due to the order in which they
-// were added: a source that adds up its parts anew for every page may seem to
-// count backwards by as much. It is no reset, and no negative growth.
+// were added: a source that adds up its parts anew for every exposition may seem to
+// count backwards by as much. It is neither a reset nor negative growth.
 const noise = 1e-12
 
 // counter translates a counter: rule 7.

@@ -19,22 +19,22 @@ type family struct {
 	page uint64 // the last one that the family is on
 
 	gaugeType     metricType // of its gauges: gauge or untyped, which are one metric
-	gaugeTypePage uint64     // the last page with any
+	gaugeTypePage uint64     // the last exposition with any
 	kind          otlp.Kind  // of its points of the default scope that are written at once, 0 before the first
 
-	series     []series // in the order of the last page, and behind them the new ones
+	series     []series // in the order of the last exposition, and behind them the new ones
 	attributes []byte   // of all series, encoded
 	unused     int      // bytes of attributes
 	next       int      // in series, where the next metric is expected
-	seen       uint32   // series on the page under way
-	moved      bool     // series are not in the order of the page under way
+	seen       uint32   // series in the exposition under way
+	moved      bool     // series are not in the order of the exposition under way
 
 	histograms []histogramState // by series.state-1
 	free       []uint32         // states that are not in use
 	bounds     []float64        // of the last histogram; mostly, all have the same
 }
 
-// begin begins a page, unless the family was already seen on it: what the first
+// begin begins an exposition, unless the family was already seen in it: what the first
 // of a name says is kept.
 func (f *family) begin(t *Translator, fr *frame) {
 	if (fr.typ == gauge || fr.typ == untyped) && f.gaugeTypePage != t.page.number {
@@ -98,7 +98,7 @@ func (t *Translator) write(f *family, s *series, p otlp.Point) {
 	g.points = otlp.AppendDelimited(g.points, p)
 }
 
-// end ends the family for the page under way: a series that is not on it gets
+// end ends the family for the exposition under way: a series that is not in it gets
 // a staleness marker and is forgotten.
 func (f *family) end(t *Translator) {
 	if int(f.seen) < len(f.series) {
@@ -126,7 +126,7 @@ func (f *family) forget(s *series) {
 	}
 }
 
-// reorder puts the series of the given page into its order and drops all
+// reorder puts the series of the given exposition into its order and drops all
 // others.
 func (f *family) reorder(page uint64) {
 	kept := slices.DeleteFunc(f.series, func(s series) bool { return s.page != page })

@@ -319,7 +319,7 @@ func project(dst []uint64, e *explicit, bounds []float64) []uint64 {
 	return append(dst, n)
 }
 
-// subtractSum returns by how much a sum grew, if that can be told. It may be
+// subtractSum returns by how much a sum grew, if that is known. It may be
 // less than zero, where negative values were observed.
 func subtractSum(sum, last float64, unknown bool) (d float64, ok bool) {
 	d = sum - last

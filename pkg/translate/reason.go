@@ -2,7 +2,7 @@ package translate
 
 // Reasons for which a point is dropped: the keys of Result.Dropped.
 const (
-	// DropDuplicate: an earlier point of the page has the same name and labels.
+	// DropDuplicate: an earlier point of the exposition has the same name and labels.
 	DropDuplicate = "duplicate_series"
 	// DropInvalidName: the family's name is empty or not UTF-8.
 	DropInvalidName = "invalid_name"

@@ -13,7 +13,7 @@ type page struct {
 	at           time.Time // of the scrape, with its monotonic reading
 	now          int64     // at
 	processStart int64
-	restarted    bool // the process began after the last page
+	restarted    bool // the process began after the last exposition
 	gaps         int  // empty native buckets that may still be filled in
 }
 
@@ -44,13 +44,13 @@ func (t *Translator) readProcessStart(f frame) {
 	}
 }
 
-// findRestart finds out whether the process began after the last page.
+// findRestart finds out whether the process began after the last exposition.
 func (p *page) findRestart(last page) {
 	if p.processStart == 0 || last.number == 0 {
 		return
 	}
 	// Compare ages, not times: the kernel counts a start from the boot, and
-	// tells the time of the boot by the clock of today, so that both move with
+	// gives the time of the boot by the clock of today, so that both move with
 	// every step of that clock; Sub does not.
 	age, elapsed := time.Duration(p.now-p.processStart), p.at.Sub(last.at)
 	if last.processStart == 0 {
@@ -68,7 +68,7 @@ func (p *page) findRestart(last page) {
 type change uint8
 
 const (
-	// baseline: what was counted since the last page is not known.
+	// baseline: what was counted since the last exposition is not known.
 	baseline change = iota
 	// grown: by the difference to the last observation.
 	grown
@@ -77,7 +77,7 @@ const (
 )
 
 // createdJitter is by how much a created timestamp may move without a reset: a
-// source may work it out anew for every page. To take a reset for growth costs
+// source may work it out anew for every exposition. To take a reset for growth costs
 // what a series counted in a life that was shorter than this; to take growth
 // for a reset would count all that it ever counted once more.
 const createdJitter = int64(time.Second)

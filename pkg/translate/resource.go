@@ -15,7 +15,7 @@ const (
 	// targetInfo is the family whose labels are resource attributes as they
 	// stand: rule 21.
 	targetInfo = "target_info"
-	// engineInfo is the family by which a Docker Engine tells what it is.
+	// engineInfo is the family in which a Docker Engine says what it is.
 	engineInfo = "engine_daemon_engine_info"
 )
 
@@ -37,9 +37,9 @@ var hostArch = map[string]string{
 	"ppc64le": "ppc64",
 }
 
-// describe makes the resource anew if the families of the page say another one
-// than the page before: at the engine's boot they come late, after an upgrade
-// they differ. A page that says nothing of it leaves what is known.
+// describe makes the resource anew if the families of the exposition say another one
+// than the exposition before: at the engine's boot they come late, after an upgrade
+// they differ. An exposition that says nothing of it leaves what is known.
 func (t *Translator) describe(engine, target []frame) {
 	var h maphash.Hash
 	h.SetSeed(t.seed)
@@ -59,13 +59,13 @@ func (t *Translator) describe(engine, target []frame) {
 }
 
 // mergeResource returns the encoded resource: of equal keys, Config.Resource
-// wins over what the page says, which wins over Config.Defaults.
+// wins over what the exposition says, which wins over Config.Defaults.
 func (t *Translator) mergeResource(said []attribute.KeyValue) []byte {
 	set, _ := attribute.NewSetWithFiltered(slices.Concat(t.cfg.Defaults, said, t.cfg.Resource), attribute.KeyValue.Valid)
 	return otlp.Resource(set.ToSlice())
 }
 
-// resourceOf returns what the page says of the process that it came from.
+// resourceOf returns what the exposition says of the process that it came from.
 // target_info, which is there for nothing else, wins over the engine's own
 // family.
 func (t *Translator) resourceOf(engine, target []frame) []attribute.KeyValue {

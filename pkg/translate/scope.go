@@ -97,7 +97,7 @@ func (t *Translator) scopeOf(name, version, schemaURL string, attributes []attri
 }
 
 // writeScopes writes what waits in the scopes, in the order in which they first
-// appeared, and forgets those that are not on the page under way. The default
+// appeared, and forgets those that are not in the exposition under way. The default
 // scope, the first one, is never forgotten.
 func (t *Translator) writeScopes() {
 	order := t.scopeOrder[:0]

@@ -14,15 +14,15 @@ import (
 // maxLabels bounds the labels of a series.
 const maxLabels = 256
 
-// series is what is remembered of a series from one page to the next. It holds
+// series is what is remembered of a series from one exposition to the next. It holds
 // no pointers: there are a million of them. Times are Unix nanoseconds; 0 is
 // unknown.
 type series struct {
-	hash     uint64 // of its labels as they are encoded on the page
+	hash     uint64 // of its labels as they are encoded in the exposition
 	page     uint64 // the last one that the series is on
 	offset   uint32 // of its attributes, in those of the family
 	length   uint32
-	position uint32 // on its last page
+	position uint32 // in its last exposition
 	scope    uint32 // place in Translator.scopes
 	state    uint32 // place in family.histograms, from 1; 0 is none
 
@@ -46,7 +46,7 @@ func (f *family) attributesOf(s *series) []byte {
 func (t *Translator) find(f *family, labels []byte) (s *series, dropped string) {
 	h := maphash.Bytes(t.seed, labels)
 	// Pages keep their order: the series is nearly always the next one of the
-	// last page, or the one after it where one vanished.
+	// last exposition, or the one after it where one vanished.
 	for i := f.next; i < len(f.series) && i < f.next+2; i++ {
 		if s := &f.series[i]; s.hash == h && s.page != t.page.number {
 			f.see(t, i)
@@ -96,7 +96,7 @@ func (t *Translator) search(f *family, h uint64, labels []byte) (s *series, drop
 	return &f.series[i], ""
 }
 
-// see notes that series i is on the page under way.
+// see notes that series i is in the exposition under way.
 func (f *family) see(t *Translator, i int) {
 	s := &f.series[i]
 	if int(f.seen) != i {
@@ -110,7 +110,7 @@ func (f *family) see(t *Translator, i int) {
 }
 
 // identity identifies a set of attributes, encoded for points of any kind, and
-// their scope within a family. It is keyed, so a page cannot be made to collide,
+// their scope within a family. It is keyed, so an exposition cannot be made to collide,
 // and by chance two of n series do with a probability of n²/2⁶⁵.
 func (t *Translator) identity(scope uint32, attributes []byte) uint64 {
 	var h maphash.Hash

@@ -79,7 +79,7 @@ type Translator struct {
 	page page // under way
 	last page // the last one that was translated; missed ones are not
 
-	// Of the page under way.
+	// Of the exposition under way.
 	exposition []byte
 	frames     []frame
 	w          *otlp.Writer
@@ -210,7 +210,7 @@ func (t *Translator) Missed(at time.Time, w *otlp.Writer) Result {
 	return t.end()
 }
 
-// begin begins a page.
+// begin begins an exposition.
 func (t *Translator) begin(at time.Time) {
 	t.page = page{number: t.page.number + 1, at: at, now: at.UnixNano(), gaps: maxGaps}
 	t.result = Result{}
@@ -224,11 +224,11 @@ func (t *Translator) open(w *otlp.Writer) {
 	w.Scope(t.scopes[0].Scope)
 }
 
-// end ends a page.
+// end ends an exposition.
 func (t *Translator) end() Result {
 	t.writeScopes()
 	if t.indexed == nil {
-		t.index = nil // pages that keep their order do not need it
+		t.index = nil // expositions that keep their order do not need it
 	}
 	t.w, t.indexed = nil, nil
 	return t.result
@@ -280,7 +280,7 @@ func (t *Translator) familyOf(name []byte) *family {
 	return f
 }
 
-// endVanished ends the families that are not on the page under way.
+// endVanished ends the families that are not in the exposition under way.
 func (t *Translator) endVanished() {
 	if !slices.IsSorted(t.names) {
 		slices.Sort(t.names)
