@@ -63,9 +63,10 @@ type pipeline struct {
 // socket is stale. The caller closes it.
 func newPipeline(s *settings.Settings, logger *slog.Logger, plugin bool) (p *pipeline, err error) {
 	p = &pipeline{logger: logger}
+	built := p // a return with an error sets p
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.close())
+			err = errors.Join(err, built.close())
 		}
 	}()
 	if p.scraper, err = newScraper(s); err != nil {

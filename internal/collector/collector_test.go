@@ -504,3 +504,24 @@ func shortDir(t *testing.T) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
+
+// TestWhatTheSettingsAcceptCanBeDialed: gRPC parses the target as a URL once more.
+func TestWhatTheSettingsAcceptCanBeDialed(t *testing.T) {
+	for _, endpoint := range []string{"http://[fe80::1%25eth0]:4317", "[fe80::1%eth0]:4317", "unix:///run/a%25b%23c.sock", "dns:///[fe80::1%25eth0]:4317"} {
+		s, err := settings.Read(func(name string) string {
+			return map[string]string{"OTLP_ENDPOINT": endpoint}[name]
+		})
+		if err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+			continue
+		}
+		conn, err := collector.Dial(s, "")
+		if err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+			continue
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

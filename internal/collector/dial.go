@@ -48,8 +48,9 @@ func Dial(s *settings.Settings, userAgent string) (*Conn, error) {
 			Backoff:           backoff.Config{BaseDelay: 500 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 15 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-		// A peer that vanished silently is noticed within a minute; no more
-		// often than servers allow a client without streams.
+		// On Linux, Timeout is also how long data may be unacknowledged before
+		// the connection is given up: a peer that vanished silently is noticed.
+		// Pings are rare, as servers allow a client without streams few.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 5 * time.Minute, Timeout: 20 * time.Second}),
 		grpc.WithDisableServiceConfig(), // no DNS TXT record configures this client
 	)

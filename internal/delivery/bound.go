@@ -65,7 +65,9 @@ func (s *store) write(it *item) bool {
 			return true // nothing there can go now: it waits in memory
 		}
 	}
-	if err := s.spool.write(it); err != nil {
+	err := s.spool.write(it)
+	s.diskFull = isFull(err)
+	if err != nil {
 		s.log.diskFails(err)
 		return false
 	}
@@ -77,11 +79,12 @@ func (s *store) write(it *item) bool {
 	return true
 }
 
-// dropOldest drops the oldest item, or the oldest in memory if none on the disk
-// can be dropped. It reports false if there is nothing to drop.
+// dropOldest drops the oldest item so that less is in memory: one on the disk if
+// that is full, because its space lets another be written, else the oldest in
+// memory. It reports false if there is nothing to drop.
 func (s *store) dropOldest() bool {
 	it := s.oldest(func(*item) bool { return true })
-	if it != nil && !it.inMemory() && s.dropOldestOnDisk() {
+	if it != nil && !it.inMemory() && s.diskFull && s.dropOldestOnDisk() {
 		return true
 	}
 	it = s.oldest((*item).inMemory)

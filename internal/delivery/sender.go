@@ -127,7 +127,7 @@ func (s *sender) send(it *item, out outgoing) (delay time.Duration, failure erro
 	if s.ctx.Err() == nil && outcome == collector.Retry {
 		return delay, err
 	}
-	if s.ctx.Err() == nil {
+	if err == nil || s.ctx.Err() == nil { // an answer counts also where nobody waits for it any more
 		s.answered(it, out, outcome, reply, err)
 	}
 	return 0, nil
@@ -281,10 +281,11 @@ func worthAnotherRead(err error, reads int) bool {
 // when stop is called, for one more attempt, and reports false if the ctx of
 // stop ended.
 func (s *sender) backOff(failures int, asked time.Duration) bool {
-	limit := s.cfg.MaxBackoff
-	if doublings := failures - 1; doublings < 32 {
-		limit = min(limit, s.cfg.MinBackoff<<doublings)
+	limit := s.cfg.MinBackoff
+	for i := 1; i < failures && limit < s.cfg.MaxBackoff; i++ {
+		limit *= 2
 	}
+	limit = min(limit, s.cfg.MaxBackoff)
 	// At least a tenth: the random draw must not make a busy loop.
 	d := max(rand.N(limit), limit/10)
 	if asked > 0 {

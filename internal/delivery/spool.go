@@ -303,7 +303,11 @@ func (s *spool) setAside(it *item) {
 // dropAside removes the oldest damaged file. It reports whether there was one
 // that it could remove.
 func (s *spool) dropAside() bool {
-	if len(s.aside) == 0 || s.remove(filepath.Join(s.dir, s.aside[0].name)) != nil {
+	if len(s.aside) == 0 {
+		return false
+	}
+	err := s.remove(filepath.Join(s.dir, s.aside[0].name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
 	s.used -= s.aside[0].size

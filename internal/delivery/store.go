@@ -45,6 +45,7 @@ type store struct {
 	points   int64  // in items
 	sending  *item  // the sender has it: it is not dropped for want of space
 	spool    *spool // nil without Dir
+	diskFull bool   // the last write failed for want of space
 	healthy  bool   // the Collector answered the last attempt
 	sealed   bool   // nothing is added any more
 }

@@ -30,7 +30,7 @@ func (r *reader) endpoint(v value) Endpoint {
 		return Endpoint{}
 	}
 	if !strings.Contains(v.text, "://") {
-		return r.checked(v, hostPortFault(v.text), Endpoint{Target: "dns:///" + v.text, TLS: !plaintext})
+		return r.checked(v, hostPortFault(v.text), Endpoint{Target: "dns:///" + escapeZone(v.text), TLS: !plaintext})
 	}
 	u, err := url.Parse(v.text)
 	if err != nil {
@@ -48,20 +48,20 @@ func (r *reader) endpoint(v value) Endpoint {
 		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || u.Path == "/" {
 			fault = "no absolute path after unix://"
 		}
-		return r.checked(v, fault, Endpoint{Target: "unix://" + u.Path})
+		return r.checked(v, fault, Endpoint{Target: "unix://" + u.EscapedPath()})
 	case u.Scheme == "dns":
 		if u.Host != "" {
 			fault = "a host between dns:// and the path names a DNS server, which is not supported"
 		} else {
 			fault = hostPortFault(strings.TrimPrefix(u.Path, "/"))
 		}
-		return r.checked(v, fault, Endpoint{Target: "dns://" + u.Path, TLS: !plaintext})
+		return r.checked(v, fault, Endpoint{Target: "dns://" + escapeZone(u.Path), TLS: !plaintext})
 	case u.Path != "" && u.Path != "/":
 		fault = fmt.Sprintf("the path %q belongs to OTLP over HTTP; this is OTLP over gRPC, which has none", u.Path)
 	default:
 		fault = hostPortFault(u.Host)
 	}
-	return r.checked(v, fault, Endpoint{Target: "dns:///" + u.Host, TLS: u.Scheme == "https"})
+	return r.checked(v, fault, Endpoint{Target: "dns:///" + escapeZone(u.Host), TLS: u.Scheme == "https"})
 }
 
 func (r *reader) checked(v value, fault string, e Endpoint) Endpoint {
@@ -70,6 +70,9 @@ func (r *reader) checked(v value, fault string, e Endpoint) Endpoint {
 	}
 	return e
 }
+
+// escapeZone escapes what separates an IPv6 zone: gRPC parses targets as URLs.
+func escapeZone(address string) string { return strings.ReplaceAll(address, "%", "%25") }
 
 // hostPortFault says what is wrong with a host:port, "" for nothing.
 func hostPortFault(address string) string {
