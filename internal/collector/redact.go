@@ -70,17 +70,21 @@ func (s secret) replace(text string) string {
 	if s.looksLikeKey() {
 		return strings.ReplaceAll(text, string(s), redacted)
 	}
+	var b strings.Builder
+	done := 0 // text before it is in b
 	for from := 0; ; {
 		i := strings.Index(text[from:], string(s))
 		if i < 0 {
-			return text
+			b.WriteString(text[done:])
+			return b.String()
 		}
 		i += from
 		if end := i + len(s); insideWord(text, i) || insideWord(text, end) {
 			from = i + 1
 		} else {
-			text = text[:i] + redacted + text[end:]
-			from = i + len(redacted)
+			b.WriteString(text[done:i])
+			b.WriteString(redacted)
+			from, done = end, end
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"math"
@@ -22,8 +24,7 @@ func encodeText(ctx context.Context, b *buffer, exposition []byte, limits limits
 	if err := checkText(exposition, limits); err != nil {
 		return err
 	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(&reader{ctx, bytes.NewReader(exposition)})
+	families, err := parseText(&reader{ctx, bytes.NewReader(exposition)})
 	if err != nil {
 		return err
 	}
@@ -40,6 +41,18 @@ func encodeText(ctx context.Context, b *buffer, exposition []byte, limits limits
 	}
 	limits.samples = math.MaxInt // they are counted, and a family without _sum and _count has fewer lines
 	return checkProtobuf(ctx, b.data, limits)
+}
+
+// parseText is expfmt's parser. A panic of it is an error: it reads what
+// strangers wrote.
+func parseText(r io.Reader) (families map[string]*dto.MetricFamily, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			families, err = nil, fmt.Errorf("the text parser failed: %v", p)
+		}
+	}()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	return parser.TextToMetricFamilies(r)
 }
 
 func byName(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
@@ -67,14 +80,23 @@ const (
 	textLabelPairs = 32
 )
 
+// maxTypeLine bounds what is looked at of a comment; of a longer one it is assumed
+// that it declares a summary or histogram.
+const maxTypeLine = 4 << 10
+
 // checkText counts the samples of an exposition, the lines that are neither
 // blank nor comments, and estimates what parsing them allocates: 8 MiB and 32
 // times the exposition's bytes are allowed, where real ones take 7 to 16 times.
 // Strings are left out: they are at most eight times their bytes. An equals sign
 // counts as a label: a value may contain some, but there are never fewer.
+//
+// It also refuses what the parser (v0.73.1) gets wrong: where a line names its
+// metric in braces, it goes by the type of the line before, and writes the
+// numbers of one summary or histogram into another's, or panics.
 func checkText(exposition []byte, limits limits) error {
 	room := 8<<20 + 32*len(exposition)
 	var samples, allocated int
+	var compound bool // a summary or histogram may have been declared
 	for line := range bytes.Lines(exposition) {
 		line = bytes.TrimLeft(line, " \t\r\n")
 		switch {
@@ -84,6 +106,11 @@ func checkText(exposition []byte, limits limits) error {
 			if len(line) > len("# TYPE a") {
 				allocated += textComment
 			}
+			lower := bytes.ToLower(line[:min(len(line), maxTypeLine)])
+			compound = compound || len(line) > maxTypeLine ||
+				bytes.Contains(lower, []byte("summary")) || bytes.Contains(lower, []byte("histogram"))
+		case line[0] == '{' && compound:
+			return errors.New("a metric name in braces in an exposition with summaries or histograms is not supported")
 		default:
 			labels := bytes.Count(line, []byte{'='})
 			samples++

@@ -1,6 +1,7 @@
 package scrape_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/prometheus/common/expfmt"
@@ -36,6 +37,26 @@ func TestTextIsEncodedAsItIsParsed(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkSameAsParsed(t, []byte(page), exposition)
+		})
+	}
+}
+
+// TestTextThatTheParserReadsWronglyIsRefused: expfmt goes by the type of the
+// line before one that names its metric in braces.
+func TestTextThatTheParserReadsWronglyIsRefused(t *testing.T) {
+	for name, page := range map[string]string{
+		"it would panic":                   "# TYPE s summary\ng 1\n{\"s\",a=\"b\"} 1\n",
+		"one of a histogram":               "# TYPE s histogram\ng 1\n{\"s\",a=\"b\"} 1\n",
+		"case does not matter":             "# TYPE s SUMMARY\ng 1\n{\"s\",a=\"b\"} 1\n",
+		"numbers of another family":        "# TYPE s summary\n# TYPE u summary\nu_count{x=\"1\"} 7\n{\"s_count\",x=\"1\"} 5\n",
+		"numbers of another series":        "# TYPE s summary\ns_count{x=\"1\"} 7\ng 1\n{\"s_count\"} 5\n",
+		"a comment as long as nobody's is": "# " + strings.Repeat("x", 5000) + "\n{\"s_count\"} 5\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			exposition, err := scrape.Exposition(t.Context(), []byte(page), expfmt.TypeTextPlain, scrape.Config{})
+			if err == nil || !strings.Contains(err.Error(), "in braces") {
+				t.Errorf("got %q, %v, want an error", exposition, err)
+			}
 		})
 	}
 }

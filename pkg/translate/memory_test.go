@@ -146,6 +146,15 @@ func TestMemoryOfOneLargeMetricIsGivenBack(t *testing.T) {
 	if got := held(translateEach(translate.Config{}, large, small)); got > 1<<20 {
 		t.Errorf("%d KiB after a small exposition", got>>10)
 	}
+
+	many := &dto.Histogram{}
+	for range 500_000 {
+		many.PositiveSpan = append(many.PositiveSpan, &dto.BucketSpan{})
+	}
+	manySpans := encode(t, family("b", dto.MetricType_HISTOGRAM, histogram(many)))
+	if got := held(translateEach(translate.Config{}, manySpans, small)); got > 1<<20 {
+		t.Errorf("%d KiB after a histogram of many spans", got>>10)
+	}
 }
 
 func TestMemoryOfDeltasIsThatOfThePage(t *testing.T) {

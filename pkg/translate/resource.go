@@ -99,10 +99,14 @@ func (t *Translator) resourceOf(engine, target []frame) []attribute.KeyValue {
 
 // eachInfoLabel calls f with the labels of the metrics of info families.
 func (t *Translator) eachInfoLabel(frames []frame, f func(name, value string)) {
+	left := maxInfoLabels
 	for _, frame := range frames {
 		for family := (fields{rest: t.bytes(frame.body)}); family.next(); {
 			if family.isBytes(familyMetric) {
 				eachLabel(family.bytes, func(name, value []byte) bool {
+					if left--; left < 0 {
+						return false
+					}
 					if len(name) > 0 && len(value) > 0 {
 						f(validUTF8(name), validUTF8(value))
 					}
@@ -116,7 +120,8 @@ func (t *Translator) eachInfoLabel(frames []frame, f func(name, value string)) {
 // A resource is repeated in every request of an exposition that is split, so
 // what it may put there is bounded. An honest one has a few hundred bytes.
 const (
-	maxResource      = 128 // attributes
+	maxInfoLabels    = 4 << 10 // that are looked at
+	maxResource      = 128     // attributes
 	maxResourceBytes = 16 << 10
 )
 
@@ -133,12 +138,12 @@ func engineFirst(a, b string) int {
 }
 
 func isEngine(key string) bool {
-	for _, k := range engineAttributes {
-		if k == key {
-			return true
-		}
+	switch key {
+	case "service.instance.id", "service.version", "host.arch", "os.type", "os.description", "os.version":
+		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // isSDKDefault reports whether a label of target_info is what an OpenTelemetry

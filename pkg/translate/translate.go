@@ -121,6 +121,7 @@ func (x *scratch) forget() {
 	const many = 4 << 10
 	if max(cap(x.labels), cap(x.histogram.buckets), cap(x.histogram.exemplars), cap(x.summary.quantiles)) > many ||
 		max(cap(x.histogram.positive.deltas), cap(x.histogram.negative.deltas)) > 8*many ||
+		max(cap(x.histogram.positive.spans), cap(x.histogram.negative.spans)) > 8*many ||
 		max(cap(x.gathered), cap(x.attributes), cap(x.exemplars), cap(x.exemplarAttributes)) > 64*many {
 		*x = scratch{}
 		return

@@ -30,8 +30,8 @@ func TestReport_Table(t *testing.T) {
 	for _, p := range wanted(r.bench.peers) {
 		switch p.name {
 		case pluginPlain:
-			for _, ms := range []time.Duration{8, 12, 9} {
-				r.add(500, p, run(ms*time.Millisecond), nil)
+			for _, took := range []time.Duration{8 * time.Millisecond, 12 * time.Millisecond, 9 * time.Millisecond} {
+				r.add(500, p, run(took), nil)
 			}
 		case collectorPlain:
 			r.add(500, p, run(90*time.Millisecond), nil)

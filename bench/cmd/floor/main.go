@@ -76,7 +76,7 @@ func run(ctx context.Context, url, endpoint string, interval time.Duration) erro
 				for _, b := range buffer[:n] {
 					sum ^= b
 				}
-				if err == io.EOF { //nolint:errorlint // io.Reader's contract
+				if err == io.EOF {
 					return nil
 				}
 				if err != nil {

@@ -24,7 +24,6 @@ type Server struct {
 	http    http.Server
 	mu      sync.Mutex
 	set     *Set
-	churn   func() *Churn
 	live    http.Handler
 	started []time.Time
 	served  atomic.Int64
@@ -139,7 +138,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no page now", http.StatusServiceUnavailable)
 	default:
 		format, bodies := formatText, set.Text
-		if expfmt.Negotiate(r.Header).FormatType() == expfmt.TypeProtoDelim {
+		if negotiate(r).FormatType() == expfmt.TypeProtoDelim {
 			format, bodies = formatProtobuf, set.Protobuf
 		}
 		w.Header().Set("Content-Type", contentType(format, r))
@@ -151,5 +150,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // contentType is the format with the escaping scheme that the client asked for, as promhttp has it.
 func contentType(format expfmt.Format, r *http.Request) string {
-	return fmt.Sprintf("%s; escaping=%s", format, expfmt.Negotiate(r.Header).ToEscapingScheme())
+	return fmt.Sprintf("%s; escaping=%s", format, negotiate(r).ToEscapingScheme())
+}
+
+// negotiate returns the format that promhttp would answer with.
+func negotiate(r *http.Request) expfmt.Format {
+	return expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 }

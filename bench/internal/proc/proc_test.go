@@ -29,8 +29,12 @@ func TestCPU(t *testing.T) {
 		}
 		return d
 	}
+	var work string
 	for begin := used(); used()-begin < 50*time.Millisecond; {
-		strings.Repeat("x", 1000)
+		work = strings.Repeat("x", 1000)
+	}
+	if len(work) == 0 {
+		t.Fatal("no work was done")
 	}
 	before, clock, after := used(), read(), used()
 	// getrusage rounds to microseconds; user and system time are rounded one by one.

@@ -75,7 +75,7 @@ func (s *RemoteWrite) read(r *http.Request) (err error) {
 		}
 		n, err := r.Body.Read(s.body[len(s.body):cap(s.body)])
 		s.body = s.body[:len(s.body)+n]
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
