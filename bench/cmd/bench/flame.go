@@ -49,7 +49,7 @@ func (b *bench) flameGraph(ctx context.Context) (err error) {
 		"-p", strconv.Itoa(process.PID()), "-o", data, "--", "sleep", strconv.Itoa(seconds)); err != nil {
 		return err
 	}
-	script := exec.CommandContext(ctx, "perf", "script", "-i", data, "-F", "comm,ip,sym")
+	script := exec.CommandContext(ctx, "perf", "script", "-i", data, "-F", "comm,ip,sym") //nolint:gosec // a file of its own
 	script.Stderr = os.Stderr
 	text, err := script.StdoutPipe()
 	if err != nil {
