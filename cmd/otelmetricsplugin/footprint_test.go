@@ -1,6 +1,7 @@
 package main
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,10 +9,11 @@ import (
 
 func TestFootprint_ReleasesAfterAPeakAndOnlyThen(t *testing.T) {
 	synctest.Test(t, func(*testing.T) {
-		released := 0
-		f := &footprint{release: func() { released++ }}
+		var released atomic.Int32
+		f := &footprint{release: func() { released.Add(1) }}
 		steps := []struct {
-			size, want int
+			size int
+			want int32
 		}{
 			{90 << 20, 0}, {80 << 20, 0}, // a large exposition
 			{1 << 20, 1}, {1 << 20, 1}, // it shrank: once
@@ -21,7 +23,7 @@ func TestFootprint_ReleasesAfterAPeakAndOnlyThen(t *testing.T) {
 		for i, step := range steps {
 			f.saw(step.size)
 			time.Sleep(2 * settleTime) // fake time
-			if released != step.want {
+			if released := released.Load(); released != step.want {
 				t.Errorf("step %d: released %d times, want %d", i, released, step.want)
 			}
 		}
