@@ -55,6 +55,9 @@ func TestNothingIsLostWhileTheCollectorIsAway(t *testing.T) {
 				pages.waitMore(t, 3)
 			}
 			c.Start(t)
+			// A plugin that is told to stop before it has noticed that the
+			// Collector is back leaves the rest to its next start.
+			pages.awaitLast(t, c)
 			pages.waitMore(t, 2)
 			p.Disable(t) // the last page that is served is the last one collected
 			pages.compare(t, c, 0)
@@ -78,6 +81,7 @@ func TestAtMostTheOneInFlightIsLostByAKill(t *testing.T) {
 	}
 	pages.waitMore(t, 2)
 	c.Start(t)
+	pages.awaitLast(t, c)
 	pages.waitMore(t, 2)
 	p.Disable(t)
 	pages.compare(t, c, kills)
@@ -124,10 +128,8 @@ func (s *numberedPages) waitMore(t *testing.T, n int) {
 	}
 }
 
-// compare waits for the last page to arrive at the Collector, and fails the
-// test if others did not, arrived twice or out of order. At most the given
-// number of pages may be missing.
-func (s *numberedPages) compare(t *testing.T, c *collector.Collector, mayMiss int) {
+// awaitLast waits for the last page that was served to arrive at the Collector.
+func (s *numberedPages) awaitLast(t *testing.T, c *collector.Collector) {
 	t.Helper()
 	served := s.served.Since(0)
 	last := served[len(served)-1].number
@@ -137,6 +139,15 @@ func (s *numberedPages) compare(t *testing.T, c *collector.Collector, mayMiss in
 	if err != nil {
 		t.Errorf("page %d never arrived: %v", last, err)
 	}
+}
+
+// compare waits for the last page to arrive at the Collector, and fails the
+// test if others did not, arrived twice or out of order. At most the given
+// number of pages may be missing.
+func (s *numberedPages) compare(t *testing.T, c *collector.Collector, mayMiss int) {
+	t.Helper()
+	s.awaitLast(t, c)
+	served := s.served.Since(0)
 	var got, want []int
 	for _, md := range c.Received.Since(0) {
 		got = append(got, numbers(md)...)
