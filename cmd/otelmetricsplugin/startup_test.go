@@ -58,7 +58,7 @@ func BenchmarkPlugin_Ready(b *testing.B) {
 			if time.Since(began) > 20*time.Second {
 				b.Fatal(err)
 			}
-			time.Sleep(100 * time.Microsecond) // leaves the processor to the program
+			time.Sleep(100 * time.Microsecond) // another process starts to listen: there is no event to await
 		}
 		_ = program.Process.Kill()
 		_ = program.Wait() // killed

@@ -61,7 +61,7 @@ type collector struct {
 	mu      sync.Mutex
 	exports []export
 	sums    map[string]float64 // of all points of each sum
-	points  []int              // as Accept was told
+	points  []int              // as given to Accept
 }
 
 func (c *collector) MaxRequest() int {

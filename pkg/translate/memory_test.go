@@ -24,7 +24,7 @@ func stepped(t *testing.T, at time.Time, seconds int64) time.Time {
 	// one, 33 bits of seconds, 30 bits of nanoseconds.
 	*(*uint64)(unsafe.Pointer(&after)) += uint64(seconds) << 30
 	if after.Sub(at) != 0 || after.Unix()-at.Unix() != seconds {
-		t.Skip("times are not what they were")
+		t.Fatal("package time keeps its times in another form now")
 	}
 	return after
 }
