@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -169,7 +168,7 @@ func userAgent() string {
 
 func newConfig(s *settings.Settings, scraper *scrape.Scraper, delivery lifecycle.Delivery) lifecycle.Config {
 	v, _ := buildVersion()
-	memory := &footprint{release: debug.FreeOSMemory}
+	memory := &footprint{release: releaseMemory}
 	return lifecycle.Config{
 		Scrape: func(ctx context.Context) ([]byte, error) {
 			exposition, err := scraper.Scrape(ctx)
