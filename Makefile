@@ -75,12 +75,13 @@ fuzz: ## every fuzz target, for FUZZTIME=30s each, seeded with Prometheus' own t
 # The bench module is read without the service discovery that its Collector does
 # not use: it would take many minutes to compile.
 .PHONY: lint
-lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts
+lint: $(GOLANGCI_LINT) ## formatting, vet, static analysis, tidy modules, shell scripts, the tests that documents name
 	@set -e; for module in $(MODULES); do \
 		echo "lint $$module"; \
 		(cd $$module; [ $$module != bench ] || export GOFLAGS=-tags=remove_all_sd; go vet ./... && $(CURDIR)/$(GOLANGCI_LINT) run --allow-parallel-runners ./... && go mod tidy -diff); \
 	done
 	shellcheck .ci/run scripts/*.sh
+	scripts/named-tests.sh
 
 # Built from source by the Go toolchain in use, so that it reads what that writes.
 $(GOLANGCI_LINT):
