@@ -18,53 +18,62 @@ import (
 
 // measureMemory runs the cases in which memory is what counts.
 func (b *bench) measureMemory(ctx context.Context, r *report) error {
-	if err := b.recordedPages(ctx, r); err != nil {
+	if err := b.hundredScrapes(ctx, r); err != nil {
 		return err
 	}
 	return b.largePage(ctx, r)
 }
 
-// recordedPages runs 100 scrapes of each page that was recorded on a busy Swarm manager. The processes run at the same
-// time, since their memory does not depend on each other.
-func (b *bench) recordedPages(ctx context.Context, r *report) error {
-	const scrapes = 100
+// hundredScrapes runs 100 scrapes of each page that was recorded on a busy Swarm manager, and of a page of 100,000 samples.
+// The processes run at the same time, since their memory does not depend on each other.
+func (b *bench) hundredScrapes(ctx context.Context, r *report) error {
+	const scrapes, large = 100, 100_000
 	names, err := filepath.Glob(filepath.Join(b.root, "testdata", "pages", "*active*.pb"))
 	if err != nil {
 		return err
 	}
 	slices.Sort(names)
-	progress("%d scrapes of recorded pages", scrapes)
+	progress("%d scrapes of recorded pages and of %d samples", scrapes, large)
 	var group sync.WaitGroup
-	var mu sync.Mutex
+	defer group.Wait()
 	for _, name := range names {
 		set, err := page.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		for _, peer := range wanted(b.peers) {
-			if peer.name != pluginGzip && peer.name != collectorGzip {
-				continue
-			}
-			s, err := newStation(ctx, b.dir, nil)
-			if err != nil {
-				return err
-			}
-			group.Go(func() {
-				defer s.close()
-				got, err := b.measure(ctx, s, peer, plan{set: set, interval: time.Second, warm: 1, scrapes: scrapes - 1})
-				mu.Lock()
-				defer mu.Unlock()
-				r.addMemory(memoryCase{
-					program: peer.name,
-					what: fmt.Sprintf("recorded page %s, %d samples, after %d scrapes",
-						strings.TrimSuffix(filepath.Base(name), ".pb"), set.Samples, scrapes),
-					rss: got.rss, peak: got.peak, err: err,
-				})
-			})
+		what := fmt.Sprintf("recorded page %s, %d samples", strings.TrimSuffix(filepath.Base(name), ".pb"), set.Samples)
+		if err := b.residentAfter(ctx, r, &group, scrapes, what, set, pluginGzip, collectorGzip); err != nil {
+			return err
 		}
 	}
-	group.Wait()
-	return ctx.Err()
+	set, err := page.Encode(large, 5)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("%d samples", set.Samples)
+	return b.residentAfter(ctx, r, &group, scrapes, what, set, pluginPlain, pluginGzip)
+}
+
+// residentAfter starts a run of so many scrapes of a page for each of the programs, and reports their memory.
+func (b *bench) residentAfter(ctx context.Context, r *report, group *sync.WaitGroup, scrapes int, what string, set *page.Set, names ...string) error {
+	for _, peer := range wanted(b.peers) {
+		if !slices.Contains(names, peer.name) {
+			continue
+		}
+		s, err := newStation(ctx, b.dir, nil)
+		if err != nil {
+			return err
+		}
+		group.Go(func() {
+			defer s.close()
+			got, err := b.measure(ctx, s, peer, plan{set: set, interval: time.Second, warm: 1, scrapes: scrapes - 1})
+			r.addMemory(memoryCase{
+				program: peer.name, what: fmt.Sprintf("%s, after %d scrapes", what, scrapes),
+				rss: got.rss, peak: got.peak, err: err,
+			})
+		})
+	}
+	return nil
 }
 
 // million is the size of the largest page.
@@ -89,7 +98,6 @@ func (b *bench) largePage(ctx context.Context, r *report) error {
 	}
 	var group sync.WaitGroup
 	defer group.Wait()
-	var mu sync.Mutex
 	for _, peer := range wanted(b.peers) {
 		if !strings.HasPrefix(peer.name, pluginPlain) {
 			continue
@@ -118,9 +126,7 @@ func (b *bench) largePage(ctx context.Context, r *report) error {
 		} else {
 			progress("%s: %v; it said:\n%s", peer.name, c.err, process.Log())
 		}
-		mu.Lock()
 		r.addMemory(c)
-		mu.Unlock()
 		group.Go(func() {
 			defer s.close()
 			defer cancel()
@@ -133,8 +139,6 @@ func (b *bench) largePage(ctx context.Context, r *report) error {
 			if s.server.Served() < 5 {
 				err = errors.Join(err, fmt.Errorf("scraped the small page %d times only", s.server.Served()))
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			r.addMemory(memoryCase{
 				program: peer.name, what: "a minute after that page shrank to 500 samples",
 				rss: status.RSS, peak: status.Peak, err: errors.Join(err, statusErr),

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ type report struct {
 	pages  []plan
 	runs   map[key][]result
 	failed map[key]error
+	mu     sync.Mutex // guards memory
 	memory []memoryCase
 	begun  time.Time
 }
@@ -58,7 +60,11 @@ func (r *report) add(size int, p peer, got result, err error) {
 	r.runs[k] = append(r.runs[k], got)
 }
 
-func (r *report) addMemory(c memoryCase) { r.memory = append(r.memory, c) }
+func (r *report) addMemory(c memoryCase) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.memory = append(r.memory, c)
+}
 
 // markdown returns all tables.
 func (r *report) markdown() string {
